@@ -1,0 +1,18 @@
+"""Where the files that are not Python lie: boards, templates, C kernels and examples."""
+
+from pathlib import Path
+from typing import Literal
+
+DataName = Literal["boards", "templates", "runtime_c", "examples"]
+
+
+def data_dir(name: DataName) -> Path:
+    """The folder `name`: in `slm2c/_data/` of a wheel, at the top level of a checkout (and so of an editable install).
+
+    Raises AssertionError if it is missing: the package was then built or copied without its data.
+    """
+    package = Path(__file__).resolve().parent
+    packed = package / "_data"
+    path = (packed if packed.is_dir() else package.parent) / name
+    assert path.is_dir(), f"{path} is missing; reinstall slm2c"
+    return path
