@@ -1,0 +1,96 @@
+"""linear: y = x W^T + b, the fully connected layer, with an optional ReLU that the output's range performs.
+
+float inputs: x [rows, K], weight [N, K], bias [N]; attrs: activation "" or "relu".
+integer inputs: x int8, weight int8 per output channel in [-127, 127], bias int32 (the input's zero point folded in),
+multiplier int32 [N], params. Output int8 or int16.
+
+The quantization is that of Jacob et al., arXiv 1712.05877, with per-channel weights (Krishnamoorthi, arXiv 1806.08342).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from slm2c import fixedpoint
+from slm2c.ir import Array, Graph, Node, Shape, Tensor
+from slm2c.ops.base import Case, KernelCall, OpDef, Special, fields, pack_fields, rows
+
+PARAMS = ("shift", "zero_point", "minimum", "maximum")
+
+
+def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
+    x, weight, _ = inputs
+    assert x is not None and weight is not None and x.shape[1] == weight.shape[1], node.name
+    return x.shape[0], weight.shape[0]
+
+
+def _eval_float(node: Node, inputs: Sequence[Array | None]) -> Array:
+    x, weight, bias = inputs
+    assert x is not None and weight is not None and bias is not None
+    y = x @ weight.T + bias
+    return np.maximum(y, 0) if node.attrs["activation"] == "relu" else y
+
+
+def quantize_weight(weight: Array) -> tuple[Array, Array]:
+    """(int8 weight in [-127, 127], scale per row) of a float matrix [N, K]; a row of zeros gets scale 1."""
+    peak = np.abs(weight).max(axis=1, initial=0.0).astype(np.float64)
+    scale = np.where(peak > 0, peak / 127, 1.0)
+    return np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def _quantize(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]
+              ) -> tuple[dict[str, Array], dict[str, object]]:
+    x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
+    assert x.quant and out.quant
+    weight, scale = quantize_weight(consts[node.inputs[1]])
+    bias = np.rint(consts[node.inputs[2]].astype(np.float64) / (x.quant.scale * scale))
+    bias -= x.quant.zero_point * weight.astype(np.int64).sum(axis=1)
+    mult, shift = fixedpoint.multiplier(x.quant.scale * scale / out.quant.scale)
+    # The largest |accumulator| must survive the shift; a bias beyond that saturates the output in any case.
+    room = (2**31 - 1 >> shift) - 128 * np.abs(weight.astype(np.int64)).sum(axis=1)
+    assert (room > 0).all(), f"{node.name}: no room for the accumulator at shift {shift}"
+    low, high = fixedpoint.INT_RANGE[out.dtype]
+    relu = node.attrs["activation"] == "relu"
+    params = {"shift": shift, "zero_point": out.quant.zero_point, "maximum": high,
+              "minimum": max(low, out.quant.zero_point) if relu else low}
+    name = node.outputs[0]
+    return {f"{name}.weight": weight, f"{name}.bias": np.clip(bias, -room, room).astype(np.int32),
+            f"{name}.multiplier": mult, f"{name}.params": pack_fields(params, PARAMS)}, {"dtype": out.dtype}
+
+
+def _eval_int(node: Node, inputs: Sequence[Array | None]) -> Array:
+    x, weight, bias, mult, params = inputs
+    assert x is not None and weight is not None and bias is not None and mult is not None and params is not None
+    p = fields(params, PARAMS)
+    acc = fixedpoint.matmul(x, weight.T) + bias
+    y = fixedpoint.requantize(acc, mult, p["shift"], p["zero_point"], str(node.attrs["dtype"]))
+    return np.clip(y, p["minimum"], p["maximum"])
+
+
+def _lower(node: Node, graph: Graph) -> KernelCall:
+    x, weight, bias, mult, params = node.inputs
+    out_features, in_features = graph.tensors[weight].shape
+    symbol = "slm_linear_s8" if graph.tensors[node.outputs[0]].dtype == "i8" else "slm_linear_s8_s16"
+    return KernelCall(symbol, (Special.NULL, params, mult, x, weight, bias, node.outputs[0],
+                               rows(graph.tensors[x]), in_features, out_features), node)
+
+
+def _macs(node: Node, tensors: Mapping[str, Tensor]) -> int:
+    return tensors[node.inputs[0]].shape[0] * tensors[node.inputs[1]].size
+
+
+def _cases(rng: np.random.Generator) -> list[Case]:
+    found = []
+    for n, k, m, activation in [(1, 1, 1, ""), (3, 17, 5, "relu"), (17, 33, 3, ""), (4, 128, 16, ""), (33, 3, 17, "relu")]:
+        node = Node("linear", f"linear_{n}_{k}_{m}", ("x", "w", "b"), ("y",), {"activation": activation})
+        consts = {"w": rng.normal(size=(m, k)).astype(np.float32), "b": rng.normal(size=m).astype(np.float32)}
+        tensors = {"x": Tensor("x", (n, k), "f32"), "w": Tensor("w", (m, k), "f32"), "b": Tensor("b", (m,), "f32"),
+                   "y": Tensor("y", (n, m), "f32")}
+        found.append(Case(node, tensors, consts, {"x": rng.normal(size=(n, k)).astype(np.float32)}))
+    return found
+
+
+OP = OpDef(name="linear", kernel="slm_linear", onnx=("Gemm", "MatMul", "Add", "Relu"), infer=_infer, eval_float=_eval_float,
+           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), macs=_macs)
