@@ -1,0 +1,90 @@
+# slm2c. `make` lists the targets; each installs what it lacks (see .ci/need), and none needs root.
+#
+#   PYTHON=python3.12   the interpreter for the virtual environment; default: the first that is new enough
+#   JOBS=2              test processes
+#   INSTALL=no          never install system packages, only say which are missing
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11 python3.10,$(shell \
+    $(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $(p))))
+JOBS ?= 2
+INSTALL ?= yes
+export INSTALL
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
+CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
+CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+.PHONY: demo
+demo: $(VENV)/.demo ## compile the example student and let its C answer typed commands
+	@.ci/need 'host C compiler' $(HOST_CC)
+	@.ci/need 'instruction counts' $(CROSS) || true
+	@$(BIN)/slm2c demo
+
+.PHONY: test
+test: $(VENV)/.dev test-tools ## the tests, without those marked slow
+	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+.PHONY: test-all
+test-all: $(VENV)/.dev test-tools ## all tests
+	@$(BIN)/python -m pytest -n $(JOBS)
+
+.PHONY: test-tools
+test-tools:
+	@.ci/need 'host C compiler' $(HOST_CC)
+	@.ci/need 'tests on an emulated Cortex-M' $(CROSS) || true
+
+.PHONY: check
+check: $(VENV)/.dev ## formatting, linters, types; warnings and static analysis of the C runtime
+	@.ci/need 'C checks' $(CHECKERS) $(CROSS) || true
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror runtime_c/*.[ch]
+	@.ci/check-c
+
+.PHONY: bench
+bench: $(VENV)/.demo ## instruction counts of every kernel call on an emulated Cortex-M7
+	@.ci/need 'benchmark' $(HOST_CC) $(CROSS)
+	@$(BIN)/python -m slm2c.bench
+
+.PHONY: format
+format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i runtime_c/*.[ch]
+
+.PHONY: tools
+tools: ## install the system packages that the other targets use
+	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
+
+.PHONY: clean
+clean: ## remove what the other targets made, and .venv
+	rm -rf $(VENV) build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find slm2c tests -name __pycache__ -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------- the virtual environment
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'slm2c needs Python 3.10 or newer; none found' >&2; exit 1; }
+	@.ci/need 'virtual environment' '$(PYTHON) -m ensurepip --version=python3-venv'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps: running slm2c needs less than testing it.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.demo
