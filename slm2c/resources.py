@@ -7,7 +7,7 @@ DataName = Literal["boards", "templates", "runtime_c", "examples"]
 
 
 def data_dir(name: DataName) -> Path:
-    """The folder `name`: in `slm2c/_data/` of a wheel, at the top level of a checkout (and so of an editable install).
+    """The folder `name`: in `slm2c/_data/` of a wheel, at the top level of a checkout or an editable install.
 
     Raises AssertionError if it is missing: the package was then built or copied without its data.
     """

@@ -1,0 +1,45 @@
+"""Fixtures and markers that the tests share."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# No deadline: machines are shared. In CI the same examples every time.
+settings.register_profile("slm2c", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("slm2c")
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip for want of a tool; in CI, where all tools have to be, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("qemu"):
+        missing = [tool for tool in ("arm-none-eabi-gcc", "qemu-system-arm") if not shutil.which(tool)]
+        if missing:
+            skip_or_fail(f"{' and '.join(missing)} not found; `make tools` installs them")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the repository, with sample models and data."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip("../shared, the folder of sample models and data, is absent")
+    return path
+
+
+@pytest.fixture(scope="session")
+def host_cc() -> str:
+    """The path of the host's C compiler: $CC, cc, gcc or clang."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and (path := shutil.which(name)):
+            return path
+    skip_or_fail("no C compiler found; install gcc or clang")
+    raise AssertionError("unreachable")
