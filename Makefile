@@ -17,6 +17,7 @@ export INSTALL
 VENV := .venv
 BIN := $(VENV)/bin
 
+# COMMAND=PACKAGES, as .ci/need takes them.
 HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
 CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
 CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
@@ -26,23 +27,16 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 .PHONY: demo
-demo: $(VENV)/.demo ## compile the example student and let its C answer typed commands
-	@.ci/need 'host C compiler' $(HOST_CC)
-	@.ci/need 'instruction counts' $(CROSS) || true
+demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C answer typed commands
 	@$(BIN)/slm2c demo
 
 .PHONY: test
-test: $(VENV)/.dev test-tools ## the tests, without those marked slow
+test: host-cc cross $(VENV)/.dev ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
 .PHONY: test-all
-test-all: $(VENV)/.dev test-tools ## all tests
+test-all: host-cc cross $(VENV)/.dev ## all tests
 	@$(BIN)/python -m pytest -n $(JOBS)
-
-.PHONY: test-tools
-test-tools:
-	@.ci/need 'host C compiler' $(HOST_CC)
-	@.ci/need 'tests on an emulated Cortex-M' $(CROSS) || true
 
 .PHONY: check
 check: $(VENV)/.dev ## formatting, linters, types; warnings and static analysis of the C runtime
@@ -54,8 +48,7 @@ check: $(VENV)/.dev ## formatting, linters, types; warnings and static analysis 
 	@.ci/check-c
 
 .PHONY: bench
-bench: $(VENV)/.demo ## instruction counts of every kernel call on an emulated Cortex-M7
-	@.ci/need 'benchmark' $(HOST_CC) $(CROSS)
+bench: host-cc cross $(VENV)/.demo ## instruction counts of every kernel call on an emulated Cortex-M7
 	@$(BIN)/python -m slm2c.bench
 
 .PHONY: format
@@ -67,6 +60,14 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 .PHONY: tools
 tools: ## install the system packages that the other targets use
 	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
+
+.PHONY: host-cc
+host-cc:
+	@.ci/need 'host C compiler' $(HOST_CC)
+
+.PHONY: cross # without it the targets go on, and say what they leave out
+cross:
+	@.ci/need 'emulated Cortex-M' $(CROSS) || true
 
 .PHONY: clean
 clean: ## remove what the other targets made, and .venv
