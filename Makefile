@@ -4,7 +4,6 @@
 #   JOBS=2              test processes
 #   INSTALL=no          never install system packages, only say which are missing
 
-SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -24,7 +23,7 @@ CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C answer typed commands
