@@ -119,6 +119,14 @@ def _windows(x: Array, kernel: Shape, strides: Shape, pads: Shape, dilations: Sh
     return np.asarray(win[step])
 
 
+def window_counts(extent: Shape, kernel: Shape, attrs: Mapping[str, Any]) -> Shape:
+    """Windows along each spatial axis of a conv or pool with these `strides`, `pads` and `dilations`."""
+    begin, end = attrs["pads"][:len(kernel)], attrs["pads"][len(kernel):]
+    axes = zip(extent, kernel, begin, end, attrs["strides"], attrs["dilations"], strict=True)
+    return tuple((size + before + after - dilation * (k - 1) - 1) // stride + 1
+                 for size, k, before, after, stride, dilation in axes)
+
+
 def conv(x: Array, w: Array, bias: Array | None, *, strides: Shape, pads: Shape, dilations: Shape, group: int) -> Array:
     """Cross-correlation as ONNX Conv defines it: x [batch, C, *spatial], w [M, C/group, *kernel]."""
     dims = w.ndim - 2
@@ -215,9 +223,16 @@ def _output_type(op: str, types: Sequence[Tensor | None], attrs: Mapping[str, An
             return first.shape, attrs["to"]
         case "softmax" | "layernorm" | "rmsnorm" | "cumsum":
             return first.shape, first.dtype
-        case "maxpool" | "avgpool" | "conv" | "matmul":  # run on zeros of one channel's worth: exact and short
-            zeros = [None if t is None else np.broadcast_to(DTYPES[t.dtype](0), t.shape) for t in types]
-            return tuple(evaluate(op, zeros, attrs).shape), first.dtype
+        case "matmul":
+            assert types[1] is not None
+            a, b = first.shape, types[1].shape
+            return (*np.broadcast_shapes(a[:-2], b[:-2]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ())), first.dtype
+        case "conv":
+            assert types[1] is not None
+            kernel = types[1].shape[2:]
+            return (first.shape[0], types[1].shape[0], *window_counts(first.shape[2:], kernel, attrs)), first.dtype
+        case "maxpool" | "avgpool":
+            return (*first.shape[:2], *window_counts(first.shape[2:], attrs["kernel"], attrs)), first.dtype
     if op in _REDUCE:
         axes = {a % len(first.shape) for a in attrs["axes"]}
         kept = [(1 if i in axes else d) for i, d in enumerate(first.shape) if i not in axes or attrs["keepdims"]]
@@ -241,8 +256,11 @@ class Builder:
         self.inputs: list[str] = []
 
     def fresh(self) -> str:
-        """A tensor name not yet in use."""
-        return f"v{len(self.tensors)}"
+        """A tensor name not yet in use, whatever the graph's inputs are called."""
+        number = len(self.tensors)
+        while f"v{number}" in self.tensors:
+            number += 1
+        return f"v{number}"
 
     def input(self, name: str, shape: Shape, dtype: str) -> str:
         """Declare a graph input."""
