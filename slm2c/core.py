@@ -85,7 +85,7 @@ _REDUCE: Mapping[str, Callable[..., Array]] = {
 def view(x: Array, index: Array, fill: float = 0.0) -> Array:
     """Element i of the result is element index[i] of the flattened `x`, or `fill` where index[i] is -1."""
     flat = np.append(x.ravel(), np.asarray(fill, dtype=x.dtype))
-    return flat[index]
+    return np.asarray(flat[index])
 
 
 def softmax(x: Array, axis: int) -> Array:
@@ -303,7 +303,7 @@ class Builder:
 
     def view(self, x: str, index: Array, *, fill: float = 0.0, name: str = "") -> str:
         """The elements of `x` at flat positions `index`."""
-        return self.op("view", [x], {"index": np.ascontiguousarray(index, dtype=np.int64), "fill": fill}, name=name)
+        return self.op("view", [x], {"index": np.array(index, dtype=np.int64, order="C"), "fill": fill}, name=name)
 
     def positions(self, x: str) -> Array:
         """Flat positions of `x` in its own shape: move these as `x` should move and hand them to `view`."""
