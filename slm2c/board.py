@@ -1,0 +1,270 @@
+"""boards/*.toml -> Board: the target's core, memories, and where code, weights, arena and stack go.
+
+The keys of a board file are the fields of the dataclasses below, and nothing else. A new board is a new file
+in `boards/`, or any file given by path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from slm2c.errors import CompileError, Problem
+from slm2c.resources import data_dir
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MemoryKind = Literal["flash", "sram", "tcm"]
+"""flash: read in place, survives reset; sram: on the bus; tcm: beside the core, no wait states."""
+
+STACK_GUARD = 256
+"""Bytes at the stack's low end that the start-up code makes inaccessible; see port_arm.c."""
+
+
+@dataclass(frozen=True)
+class MemoryRegion:
+    """`size` bytes from address `origin`. `name` goes into the linker script: lower case, digits, `_`."""
+
+    name: str
+    kind: MemoryKind
+    origin: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first address behind the region."""
+        return self.origin + self.size
+
+    @property
+    def writable(self) -> bool:
+        """Whether a store works, unlike in flash."""
+        return self.kind != "flash"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Names of the regions. .data and .bss lie with the stack."""
+
+    arena: str
+    code: str
+    blob: str
+    stack: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the core has beyond its base architecture; checked against what the compiler makes of `flags`."""
+
+    dsp: bool
+    mve: bool
+    fpu: Literal["none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16"]
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """The QEMU machine that runs images for this memory map.
+
+    `timer` is the address of a CMSDK APB timer that counts at `timer_hz`. Under `-icount shift=0` an
+    instruction takes 1 ns of virtual time, so that a tick is `instructions_per_tick` instructions.
+    """
+
+    machine: str
+    timer: int
+    timer_hz: int
+
+    @property
+    def instructions_per_tick(self) -> int:
+        """The resolution of the instruction counter."""
+        return 1_000_000_000 // self.timer_hz
+
+
+@dataclass(frozen=True)
+class Board:
+    """One target.
+
+    `name` is the file's, without `.toml`. `flags` select the core for GCC and clang. `stack_size` bytes of
+    the stack's region are kept for the stack, of which the lowest STACK_GUARD catch an overflow. A board that
+    QEMU does not have names in `emulated_by` one with the same core on which its code can run.
+    """
+
+    name: str
+    description: str
+    cpu: str
+    clock_hz: int
+    flags: tuple[str, ...]
+    stack_size: int
+    features: Features
+    memory: tuple[MemoryRegion, ...]
+    placement: Placement
+    emulator: Emulator | None = None
+    emulated_by: str | None = None
+
+    def region(self, name: str) -> MemoryRegion:
+        """The memory region `name`, which must exist."""
+        return next(region for region in self.memory if region.name == name)
+
+    @property
+    def flash_bytes(self) -> int:
+        """Size of all flash."""
+        return sum(region.size for region in self.memory if not region.writable)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Size of all memory that can be written."""
+        return sum(region.size for region in self.memory if region.writable)
+
+    @property
+    def arena_limit(self) -> int:
+        """The largest arena in bytes: its region, less the stack where they share it."""
+        shared = self.stack_size if self.placement.arena == self.placement.stack else 0
+        return self.region(self.placement.arena).size - shared
+
+
+def list_boards() -> tuple[str, ...]:
+    """The names of the boards that come with slm2c, sorted."""
+    return tuple(sorted(path.stem for path in data_dir("boards").glob("*.toml")))
+
+
+def load_board(name_or_path: str | Path) -> Board:
+    """The board `name`, or the one in a file: whatever ends in .toml or has a path separator is a path.
+
+    Raises CompileError with every problem of the file, each naming file and key.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith(".toml") or "/" in text or "\\" in text:
+        path = Path(name_or_path)
+    else:
+        path = data_dir("boards") / f"{text}.toml"
+        if text not in list_boards():
+            remedy = f"known boards: {', '.join(list_boards())}; or give the path of a .toml file"
+            raise CompileError(Problem(text, "", "unknown board" + _did_you_mean(text, list_boards()), remedy))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CompileError(Problem(str(path), "", f"cannot read the board file: {error.strerror}")) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CompileError(Problem(str(path), "", f"not a TOML file: {error}")) from error
+    found: list[str] = []
+    board = _read(Board, {**table, "name": path.stem}, "", found)
+    if "name" in table:
+        found.append("name: unknown key; the file's name is the board's")
+    if not found:
+        found.extend(_check(board))
+    if found:
+        raise CompileError(Problem(str(path), "", message) for message in found)
+    return board
+
+
+def emulated(board: Board) -> Board | None:
+    """The board to build for so that `board`'s code runs in QEMU: itself, or its core on another.
+
+    None if it names no emulator. Raises CompileError if the other board's core is not the same.
+    """
+    if board.emulator is not None:
+        return board
+    if board.emulated_by is None:
+        return None
+    host = load_board(board.emulated_by)
+    if host.emulator is None or host.cpu != board.cpu:
+        reason = f"emulated_by: '{host.name}' does not emulate a {board.cpu}"
+        remedy = "name a board with an [emulator] table and the same cpu"
+        raise CompileError(Problem(board.name, "", reason, remedy))
+    return replace(host, flags=board.flags, features=board.features, clock_hz=board.clock_hz)
+
+
+def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
+    """`value`, as TOML gives it, as an instance of the type `kind`. What does not fit is added to `found`."""
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        return _read_table(kind, value, key, found)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_read(get_args(kind)[0], item, f"{key}[{i}]", found) for i, item in enumerate(value))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            found.append(f"{key}: {value!r} is not one of {', '.join(get_args(kind))}")
+        return value
+    if get_origin(kind) is UnionType:  # X | None: TOML has no null, so a key that is there holds an X
+        return _read(get_args(kind)[0], value, key, found)
+    if type(value) is not kind:
+        expected = "table" if is_dataclass(kind) else "list" if get_origin(kind) is tuple else kind.__name__
+        found.append(f"{key}: expected {expected}, got {type(value).__name__} {value!r}")
+    return value
+
+
+def _read_table(kind: Any, table: Mapping[str, Any], key: str, found: list[str]) -> Any:
+    prefix = f"{key}." if key else ""
+    types = get_type_hints(kind)
+    required = [field.name for field in fields(kind) if field.default is MISSING]
+    before = len(found)
+    found.extend(
+        f"{prefix}{name}: unknown key{_did_you_mean(name, tuple(types))}" for name in table if name not in types
+    )
+    found.extend(f"{prefix}{name}: missing" for name in required if name not in table)
+    values = {
+        name: _read(types[name], value, f"{prefix}{name}", found) for name, value in table.items() if name in types
+    }
+    return kind(**values) if len(found) == before else None
+
+
+def _check(board: Board) -> list[str]:
+    """What the types cannot say: ranges, names, overlaps, placement."""
+    found: list[str] = []
+    words = [("the file's name", board.name), ("cpu", board.cpu)]
+    numbers = [("clock_hz", board.clock_hz)]
+    numbers += [(f"memory[{i}].size", region.size) for i, region in enumerate(board.memory)]
+    if board.emulator:
+        words.append(("emulator.machine", board.emulator.machine))
+        numbers.append(("emulator.timer_hz", board.emulator.timer_hz))
+    found.extend(
+        f"{key}: {word!r} may hold letters, digits, '.', '_' and '-' only"
+        for key, word in words
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", word)
+    )
+    found.extend(f"{key}: {number} is not greater than 0" for key, number in numbers if number <= 0)
+    found.extend(
+        f"flags: {flag!r} does not select a machine (-m...)"
+        for flag in board.flags
+        if not re.fullmatch(r"-m[a-z0-9.+=-]+", flag)
+    )
+    if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
+        found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")
+    if board.emulator and board.emulator.timer_hz > 0 and 1_000_000_000 % board.emulator.timer_hz:
+        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
+    names = [region.name for region in board.memory]
+    for i, region in enumerate(board.memory):
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", region.name):
+            found.append(f"memory[{i}].name: {region.name!r} may hold a-z, 0-9 and '_' only")
+        if region.name in names[:i]:
+            found.append(f"memory[{i}].name: a second region {region.name!r}")
+        if region.origin < 0 or region.end > 1 << 32:
+            found.append(f"memory[{i}]: {region.name} lies outside the 32-bit address space")
+        found.extend(
+            f"memory[{i}]: {region.name} overlaps {other.name}"
+            for other in board.memory[:i]
+            if region.origin < other.end and other.origin < region.end
+        )
+    for field in fields(Placement):
+        name, writable = getattr(board.placement, field.name), field.name in ("arena", "stack")
+        if name not in names:
+            found.append(f"placement.{field.name}: no memory region {name!r} among {', '.join(names)}")
+        elif board.region(name).writable != writable:
+            found.append(
+                f"placement.{field.name}: {name} is {board.region(name).kind}, which "
+                + ("cannot be written" if writable else "is empty after a reset; it must be flash")
+            )
+        elif field.name == "stack" and board.region(name).size < board.stack_size:
+            found.append(f"placement.stack: {name} is smaller than stack_size, {board.stack_size}")
+    return found

@@ -1,0 +1,135 @@
+"""Board files: what ships is sound, what is wrong is named."""
+
+import dataclasses
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slm2c.board import Board, MemoryRegion, emulated, list_boards, load_board
+from slm2c.errors import CompileError
+from slm2c.resources import data_dir
+from slm2c.toolchain import cross_cc
+
+REFERENCE = (data_dir("boards") / "generic-m7-512k-4m.toml").read_text(encoding="utf-8")
+
+
+def board_from(tmp_path: Path, text: str, name: str = "mine.toml") -> Board:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return load_board(path)
+
+
+def test_the_reference_board() -> None:
+    board = load_board("generic-m7-512k-4m")
+    assert (board.cpu, board.clock_hz) == ("cortex-m7", 200_000_000)
+    assert board.region("sram") == MemoryRegion("sram", "sram", 0x2000_0000, 512 * 1024)
+    assert (board.flash_bytes, board.ram_bytes) == (4 << 20, 512 << 10)
+    assert board.arena_limit == board.ram_bytes - board.stack_size
+    assert board.emulator is not None
+    assert board.emulator.instructions_per_tick == 40
+    assert emulated(board) is board
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_shipped_boards_say_where_their_facts_come_from(name: str) -> None:
+    assert load_board(name).name == name
+    assert (data_dir("boards") / f"{name}.toml").read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", list_boards())
+def test_features_are_what_the_compiler_makes_of_the_flags(name: str) -> None:
+    board = load_board(name)
+    command = [cross_cc(), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
+    macros = dict(re.findall(r"^#define (\w+) (\w+)$", subprocess.check_output(command, text=True), re.MULTILINE))
+    assert board.features.dsp == ("__ARM_FEATURE_DSP" in macros)
+    assert board.features.mve == ("__ARM_FEATURE_MVE" in macros)
+    precision = int(macros.get("__ARM_FP", "0"), 0)  # bit 2: single, bit 3: double (Arm C Language Extensions)
+    assert precision & 12 == {"none": 0, "fpv4-sp-d16": 4, "fpv5-sp-d16": 4, "fpv5-d16": 12}[board.features.fpu]
+
+
+def test_a_board_is_a_file(tmp_path: Path) -> None:
+    board = board_from(tmp_path, REFERENCE.replace("0x0008_0000", "0x0004_0000"))
+    assert (board.name, board.ram_bytes) == ("mine", 256 << 10)
+    assert board == load_board(str(tmp_path / "mine.toml"))
+
+
+def test_an_arena_in_a_memory_of_its_own(tmp_path: Path) -> None:
+    tcm = '[[memory]]\nname = "dtcm"\nkind = "tcm"\norigin = 0x3000_0000\nsize = 0x1_0000\n[placement]'
+    text = REFERENCE.replace("[placement]", tcm).replace('stack = "sram"', 'stack = "dtcm"')
+    board = board_from(tmp_path, text)
+    assert board.arena_limit == 512 << 10
+    assert board.ram_bytes == (512 + 64) << 10
+
+
+def test_unknown_board_names_the_known_ones() -> None:
+    with pytest.raises(CompileError, match=r"did you mean 'generic-m7-512k-4m'.*mps2-an386, mps2-an500, mps2-an505"):
+        load_board("generic-m7-512k-4")
+    with pytest.raises(CompileError, match="known boards: generic") as caught:
+        load_board("zzz")
+    assert "did you mean" not in str(caught.value)
+
+
+NO_PLACEMENT = re.sub(r"^\[placement\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTILINE)
+NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('cpu = "cortex-m7"', "cpu = ", "not a TOML file"),
+        ("clock_hz", "clock_khz", "clock_khz: unknown key; did you mean 'clock_hz'?"),
+        ("clock_hz", "clock_khz", "clock_hz: missing"),
+        ("description", 'name = "x"\ndescription', "name: unknown key"),
+        ("dsp =", "dsb =", "features.dsb: unknown key; did you mean 'dsp'?"),
+        ("200_000_000", '"200 MHz"', "clock_hz: expected int, got str '200 MHz'"),
+        ("dsp = true", "dsp = 1", "features.dsp: expected bool, got int 1"),
+        ("200_000_000", "-5", "clock_hz: -5 is not greater than 0"),
+        ("0x0008_0000", "0", "memory[1].size: 0 is not greater than 0"),
+        ("0x2000_0000", "0x003f_ffff", "memory[1]: sram overlaps flash"),
+        ("0x2000_0000", "0xffff_0000", "memory[1]: sram lies outside the 32-bit address space"),
+        ('name = "sram"', 'name = "flash"', "memory[1].name: a second region 'flash'"),
+        ('name = "sram"', 'name = "}"', "memory[1].name: '}' may hold"),
+        ('kind = "sram"', 'kind = "ram"', "memory[1].kind: 'ram' is not one of flash, sram, tcm"),
+        (REFERENCE, NO_PLACEMENT, "placement: missing"),
+        ('blob = "flash"\n', "", "placement.blob: missing"),
+        ('arena = "sram"', 'arena = "ram"', "placement.arena: no memory region 'ram' among flash, sram"),
+        ('arena = "sram"', 'arena = "flash"', "placement.arena: flash is flash, which cannot be written"),
+        ('blob = "flash"', 'blob = "sram"', "placement.blob: sram is sram, which is empty after a reset"),
+        ("stack_size = 8192", "stack_size = 1000", "stack_size: 1000 is not a multiple of 256"),
+        ("stack_size = 8192", "stack_size = 256", "stack_size: 256 is not a multiple of 256 above 256"),
+        ("stack_size = 8192", "stack_size = 0x10_0000", "placement.stack: sram is smaller than stack_size"),
+        ('"-mthumb"', '"-fplugin=x.so"', "flags: '-fplugin=x.so' does not select a machine"),
+        ('"mps2-an500"', '"none -monitor stdio"', "emulator.machine: 'none -monitor stdio' may hold"),
+        ("25_000_000", "30_000_000", "emulator.timer_hz: a tick must be a whole number"),
+        ("[emulator]", "[emulators]", "emulators: unknown key; did you mean 'emulator'?"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in REFERENCE
+    with pytest.raises(CompileError) as caught:
+        board_from(tmp_path, REFERENCE.replace(old, new))
+    assert message in str(caught.value)
+    assert all(problem.node.endswith("mine.toml") for problem in caught.value.problems)
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        board_from(tmp_path, REFERENCE.replace("cpu =", "cpus =").replace('kind = "sram"', "kind = 3"))
+    assert [p.reason.split(":")[0] for p in caught.value.problems] == ["cpus", "cpu", "memory[1].kind"]
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"none\.toml': cannot read the board file: No such file"):
+        load_board(tmp_path / "none.toml")
+
+
+def test_a_board_that_borrows_an_emulator(tmp_path: Path) -> None:
+    assert emulated(board_from(tmp_path, NO_EMULATOR)) is None
+    board = board_from(tmp_path, 'emulated_by = "mps2-an500"\n' + NO_EMULATOR)
+    double, host = emulated(board), load_board("mps2-an500")
+    assert double == dataclasses.replace(host, clock_hz=200_000_000)
+    with pytest.raises(CompileError, match="emulated_by: 'mps2-an386' does not emulate a cortex-m7"):
+        emulated(board_from(tmp_path, 'emulated_by = "mps2-an386"\n' + NO_EMULATOR))
