@@ -1,0 +1,113 @@
+"""Named rewrites, Graph -> Graph, from ONNX's operators to those that have kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+from slm2c.errors import CompileError, Problem
+from slm2c.ir import Graph, Shape, Tensor, prune, verify
+from slm2c.passes.attention import fuse_attention
+from slm2c.passes.axes import mark_tokens
+from slm2c.passes.finish import finish
+from slm2c.passes.layernorm import fuse_layernorm
+from slm2c.passes.normalize import is_identity, normalize
+from slm2c.passes.tokens import Interface, drop_token_masks, find_interface, fold_positions
+from slm2c.passes.unary import fuse_unary
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The float graph of table operators, and how it relates to the ONNX file.
+
+    interface: the token inputs, None for a model of float inputs
+    output_shapes: the shape of each output in the ONNX graph; the fused graph's tensors hold the same elements
+    fixed_by: "" if the token count is an argument, else the node that needs the full length
+    """
+
+    graph: Graph
+    interface: Interface | None
+    output_shapes: tuple[Shape, ...]
+    fixed_by: str
+
+
+def fuse(graph: Graph) -> Fused:
+    """Run all passes on a core graph. Raises CompileError naming every node that no kernel can compute."""
+    shapes = tuple(graph.tensors[x].shape for x in graph.outputs)
+    _refuse_trivial(graph)
+    graph = normalize(graph)
+    interface = find_interface(graph)
+    if interface is not None:
+        graph = normalize(fold_positions(graph, interface))
+    graph = normalize(fuse_layernorm(graph))
+    if interface is not None:
+        graph = normalize(drop_token_masks(graph, interface))
+    graph = normalize(fuse_attention(graph, interface))
+    graph = normalize(fuse_unary(graph))
+    graph = normalize(finish(graph))
+    graph = drop_output_views(graph)
+    fixed_by = ""
+    if interface is not None:
+        graph = drop_masks(graph, interface)
+        graph, fixed_by = mark_tokens(graph, interface.max_tokens)
+    return Fused(verify(graph), interface, shapes, fixed_by)
+
+
+def _refuse_trivial(graph: Graph) -> None:
+    problems = [Problem(name, "", "this output does not depend on any input", "remove it from the model")
+                for name in graph.outputs if name in graph.consts]
+    problems += [Problem(name, "", "this output is an input: there is nothing to compute", "remove it from the model")
+                 for name in graph.outputs if name in graph.inputs]
+    if problems:
+        raise CompileError(problems)
+
+
+def drop_output_views(graph: Graph) -> Graph:
+    """Outputs as the kernels leave them: a view that only reshapes is taken off."""
+    producers = graph.producers()
+    outputs = []
+    for name in graph.outputs:
+        node = producers[name]
+        while node.op == "view" and is_identity(node.attrs["index"]) and node.inputs[0] in producers \
+                and graph.tensors[node.inputs[0]].size == node.attrs["index"].size:
+            name = node.inputs[0]
+            node = producers[name]
+        outputs.append(name)
+    return prune(replace(graph, outputs=tuple(outputs)))
+
+
+def drop_masks(graph: Graph, interface: Interface) -> Graph:
+    """Without the mask inputs, which n replaced, and with int32 ids; CompileError if a mask is still needed."""
+    left = [node for node in graph.nodes for x in node.inputs if x in interface.masks]
+    if left:
+        raise CompileError(Problem(n.name, n.op, "uses the padding mask in a way that is not understood",
+                                   "export the model with the usual attention mask") for n in left)
+    keep = tuple(x for x in graph.inputs if x not in interface.masks)
+    tensors = {k: v for k, v in graph.tensors.items() if k not in interface.masks}
+    for name in interface.lookups:
+        if name in tensors:
+            tensors[name] = Tensor(name, (interface.max_tokens,), "i32")
+    unused = {x for x in keep if not any(x in n.inputs for n in graph.nodes)}
+    return replace(_flat_ids(replace(graph, inputs=tuple(x for x in keep if x not in unused), tensors=tensors), interface),
+                   name=graph.name)
+
+
+def _flat_ids(graph: Graph, interface: Interface) -> Graph:
+    """Lookups read the flat id inputs directly, not a reshaped or converted view of them."""
+    producers = graph.producers()
+    nodes = []
+    for node in graph.nodes:
+        if node.op == "embedding":
+            inputs = list(node.inputs)
+            for i in range(0, 2 * node.attrs["lookups"], 2):
+                while inputs[i] in producers:
+                    maker = producers[inputs[i]]
+                    assert maker.op in ("view", "cast"), maker
+                    inputs[i] = maker.inputs[0]
+                assert inputs[i] in interface.lookups
+            node = replace(node, inputs=tuple(inputs))
+        nodes.append(node)
+    return prune(replace(graph, nodes=tuple(nodes)))
+
+
+__all__ = ["Fused", "Interface", "fuse"]

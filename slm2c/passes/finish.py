@@ -1,0 +1,248 @@
+"""finish: the fused core graph in terms of the operators that have kernels (`slm2c.ops.TABLE`).
+
+Constants that follow a linear layer, an embedding or a normalization are folded into it, a residual sum into the
+normalization that alone reads it, a ReLU into the operator before it. What no kernel can do is reported all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from slm2c.errors import CompileError, Problem
+from slm2c.ir import Array, Graph, Node, Shape
+from slm2c.ops import TABLE
+from slm2c.passes.edit import Edit
+
+
+def finish(graph: Graph) -> Graph:
+    """`graph` with table operators only. Raises CompileError that lists every node for which there is none."""
+    for step in (fold_linear, fold_embedding, fold_layernorm, convert, fold_relu):
+        graph = step(graph)
+    problems = [_unsupported(graph, node) for node in graph.nodes if node.op not in TABLE]
+    if problems:
+        raise CompileError(problems)
+    return graph
+
+
+def _only_reader(graph: Graph, consumers: Mapping[str, list[Node]], name: str) -> Node | None:
+    found = consumers.get(name, [])
+    return found[0] if len(found) == 1 and name not in graph.outputs and found[0].inputs.count(name) == 1 else None
+
+
+def _per_column(value: Array, features: int) -> Array | None:
+    """A constant operand as one number per column, None if it differs from row to row."""
+    if value.size == 1:
+        return np.full(features, value.ravel()[0], dtype=np.float32)
+    return value.ravel() if value.shape[-1] == features and value.size == features else None
+
+
+def fold_linear(graph: Graph) -> Graph:
+    """matmul with a constant, then sums and products with constants per column, become one `linear`."""
+    edit, consumers = Edit(graph), graph.consumers()
+    for node in graph.nodes:
+        if node.op != "matmul" or node.inputs[1] not in graph.consts or len(graph.tensors[node.inputs[1]].shape) != 2:
+            continue
+        weight = graph.consts[node.inputs[1]].T.astype(np.float64)
+        bias = np.zeros(len(weight))
+        end = node
+        while (reader := _only_reader(graph, consumers, end.outputs[0])) is not None:
+            constant = graph.consts.get(reader.inputs[1]) if len(reader.inputs) == 2 else None
+            column = None if constant is None else _per_column(constant, len(weight))
+            if column is None or graph.tensors[reader.outputs[0]].shape != graph.tensors[end.outputs[0]].shape:
+                break
+            if reader.op == "add":
+                bias = bias + column
+            elif reader.op == "mul":
+                weight, bias = weight * column[:, None], bias * column
+            else:
+                break
+            end = reader
+        names = [edit.const(weight.astype(np.float32)), edit.const(bias.astype(np.float32))]
+        out = edit.add("linear", [node.inputs[0], *names], {"activation": ""}, graph.tensors[node.outputs[0]].shape, node.name)
+        edit.replace(end.outputs[0], out)
+    return edit.apply()
+
+
+def fold_embedding(graph: Graph) -> Graph:
+    """Rows of constant tables, their sums with each other and with constant rows, become one `embedding`."""
+    edit, consumers = Edit(graph), graph.consumers()
+    parts: dict[str, tuple[list[tuple[str, Array]], Array | None]] = {}  # tensor -> (lookups, rows)
+    for node in graph.nodes:
+        out = node.outputs[0]
+        if node.op == "gather" and node.inputs[0] in graph.consts and graph.tensors[node.inputs[0]].dtype == "f32" \
+                and len(graph.tensors[node.inputs[1]].shape) == 1:
+            parts[out] = [(node.inputs[1], graph.consts[node.inputs[0]])], None
+        elif node.op in ("add", "mul") and node.inputs[0] in parts and _only_reader(graph, consumers, node.inputs[0]):
+            lookups, rows = parts[node.inputs[0]]
+            shape = graph.tensors[out].shape
+            if node.inputs[1] in graph.consts:
+                value = graph.consts[node.inputs[1]]
+                if node.op == "add":
+                    rows = np.broadcast_to(value if rows is None else rows + value, shape)
+                elif (column := _per_column(value, shape[1])) is not None:
+                    lookups, rows = [(i, t * column) for i, t in lookups], None if rows is None else rows * column
+                else:
+                    continue
+                parts[out] = lookups, rows
+            elif node.op == "add" and node.inputs[1] in parts and _only_reader(graph, consumers, node.inputs[1]):
+                more, more_rows = parts[node.inputs[1]]
+                both = [r for r in (rows, more_rows) if r is not None]
+                parts[out] = lookups + more, sum(both[1:], start=both[0]) if both else None
+    for out, (lookups, rows) in parts.items():
+        reader = _only_reader(graph, consumers, out)
+        if reader is not None and reader.outputs[0] in parts:
+            continue
+        order = sorted(lookups, key=lambda pair: -len(pair[1]))
+        inputs = [x for index, table in order for x in (index, edit.const(table.astype(np.float32)))]
+        if rows is not None:
+            inputs.append(edit.const(np.ascontiguousarray(rows, dtype=np.float32)))
+        edit.replace(out, edit.add("embedding", inputs, {"lookups": len(order), "positions": rows is not None},
+                                   graph.tensors[out].shape, graph.producers()[out].name))
+    return edit.apply()
+
+
+def fold_layernorm(graph: Graph) -> Graph:
+    """layernorm and rmsnorm with the constants that scale and shift them, and with the residual sum that they alone read."""
+    edit, consumers, producers = Edit(graph), graph.consumers(), graph.producers()
+    for node in graph.nodes:
+        if node.op not in ("layernorm", "rmsnorm"):
+            continue
+        features = graph.tensors[node.inputs[0]].shape[-1]
+        given = [graph.consts[x].astype(np.float64) if x else None for x in node.inputs[1:]]
+        gamma = given[0] if given and given[0] is not None else np.ones(features)
+        beta = given[1] if len(given) > 1 and given[1] is not None else np.zeros(features)
+        end = node
+        while (reader := _only_reader(graph, consumers, end.outputs[0])) is not None and reader.op in ("add", "mul"):
+            constant = graph.consts.get(reader.inputs[1])
+            column = None if constant is None else _per_column(constant, features)
+            if column is None:
+                break
+            gamma, beta = (gamma, beta + column) if reader.op == "add" else (gamma * column, beta * column)
+            end = reader
+        x, residual = node.inputs[0], ""
+        made = producers.get(x)
+        if made is not None and made.op == "add" and made.inputs[1] not in graph.consts \
+                and _only_reader(graph, consumers, x) and all(graph.tensors[i].shape == graph.tensors[x].shape for i in made.inputs):
+            x, residual = made.inputs
+        names = [edit.const(np.ascontiguousarray(v, dtype=np.float32)) for v in (gamma, beta)]
+        edit.replace(end.outputs[0], edit.add(
+            "layernorm", [x, residual, *names], {"epsilon": float(node.attrs["epsilon"]), "centre": node.op == "layernorm"},
+            graph.tensors[node.outputs[0]].shape, node.name))
+    return edit.apply()
+
+
+def fold_relu(graph: Graph) -> Graph:
+    """A ReLU becomes part of the operator before it, where that has the attribute, else a table."""
+    edit, consumers, producers = Edit(graph), graph.consumers(), graph.producers()
+    for node in graph.nodes:
+        if node.op != "relu":
+            continue
+        made, shape = producers.get(node.inputs[0]), graph.tensors[node.outputs[0]].shape
+        if made is not None and made.attrs.get("activation") == "" and _only_reader(graph, consumers, node.inputs[0]):
+            new = edit.add(made.op, made.inputs, {**made.attrs, "activation": "relu"}, shape, made.name)
+        else:
+            new = edit.add("lut", node.inputs, {"fn": ("relu", ("x",))}, shape, node.name)
+        edit.replace(node.outputs[0], new)
+    return edit.apply()
+
+
+def convert(graph: Graph) -> Graph:
+    """The remaining core operators, one for one."""
+    edit = Edit(graph)
+    for node in graph.nodes:
+        make = _CONVERT.get(node.op)
+        new = make(graph, edit, node) if make is not None else None
+        if new is not None:
+            edit.replace(node.outputs[0], new)
+    return edit.apply()
+
+
+def _sum(graph: Graph, edit: Edit, node: Node) -> str:
+    weights = {"activation": "", "alpha": 1.0, "beta": -1.0 if node.op == "sub" else 1.0}
+    inputs = list(node.inputs)
+    if inputs[0] in graph.consts:  # c - x
+        inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
+    shape = graph.tensors[node.outputs[0]].shape
+    if graph.tensors[inputs[0]].shape != shape and graph.tensors[inputs[1]].shape == shape and inputs[1] not in graph.consts:
+        inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
+    return edit.add("add", inputs, weights, shape, node.name)
+
+
+def _product(graph: Graph, edit: Edit, node: Node) -> str:
+    shape = graph.tensors[node.outputs[0]].shape
+    constant = graph.consts.get(node.inputs[1])
+    if constant is not None and constant.size == 1:
+        return edit.add("lut", [node.inputs[0]], {"fn": ("mul", ("x",), float(constant.ravel()[0]))}, shape, node.name)
+    inputs = list(node.inputs)
+    if graph.tensors[inputs[0]].shape != shape and inputs[1] not in graph.consts:
+        inputs.reverse()
+    return edit.add("mul", inputs, {}, shape, node.name)
+
+
+def _reduction(graph: Graph, edit: Edit, node: Node) -> str:
+    attrs = {"kind": node.op.removeprefix("reduce_"), "axes": tuple(node.attrs["axes"]), "keepdims": bool(node.attrs["keepdims"])}
+    return edit.add("reduce", node.inputs, attrs, graph.tensors[node.outputs[0]].shape, node.name)
+
+
+def _softmax(graph: Graph, edit: Edit, node: Node) -> str:
+    return edit.add("softmax", node.inputs, {}, graph.tensors[node.outputs[0]].shape, node.name)
+
+
+def _channels_last(graph: Graph, edit: Edit, x: str, name: str) -> tuple[str, tuple[int, int, int]]:
+    """[1, C, H, W] or [1, C, W] as a view [H, W, C]."""
+    shape = graph.tensors[x].shape
+    channels, height, width = shape[1], 1 if len(shape) == 3 else shape[2], shape[-1]
+    index = np.arange(channels * height * width).reshape(channels, height, width).transpose(1, 2, 0)
+    return edit.add("view", [x], {"index": np.ascontiguousarray(index), "fill": 0.0}, index.shape, name), (height, width, channels)
+
+
+def _channels_first(edit: Edit, y: str, image: Shape, shape: Shape, name: str) -> str:
+    index = np.arange(int(np.prod(image))).reshape(image).transpose(2, 0, 1).reshape(shape)
+    return edit.add("view", [y], {"index": np.ascontiguousarray(index), "fill": 0.0}, shape, name)
+
+
+def _window_attrs(attrs: Mapping[str, Any], spatial: int) -> dict[str, Any]:
+    pads = tuple(attrs["pads"])
+    wide = {k: (1, *attrs[k]) if spatial == 1 else tuple(attrs[k]) for k in ("strides", "dilations", "kernel") if k in attrs}
+    return {**wide, "pads": (0, pads[0], 0, pads[1]) if spatial == 1 else pads}
+
+
+def _conv(graph: Graph, edit: Edit, node: Node) -> str | None:
+    shape, w = graph.tensors[node.inputs[0]].shape, graph.consts.get(node.inputs[1])
+    spatial = len(shape) - 2
+    if w is None or shape[0] != 1 or spatial not in (1, 2):
+        return None
+    out = graph.tensors[node.outputs[0]].shape
+    weight = (w[:, :, None, :] if spatial == 1 else w).transpose(0, 2, 3, 1)
+    bias = graph.consts[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else np.zeros(len(w), np.float32)
+    x, _ = _channels_last(graph, edit, node.inputs[0], node.name)
+    image = (1 if spatial == 1 else out[2], out[-1], out[1])
+    attrs = {**_window_attrs(node.attrs, spatial), "group": node.attrs["group"], "activation": ""}
+    y = edit.add("conv2d", [x, edit.const(np.ascontiguousarray(weight)), edit.const(bias)], attrs, image, node.name)
+    return _channels_first(edit, y, image, out, node.name)
+
+
+def _pool(graph: Graph, edit: Edit, node: Node) -> str | None:
+    shape, out = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
+    spatial = len(shape) - 2
+    if shape[0] != 1 or spatial not in (1, 2):
+        return None
+    x, _ = _channels_last(graph, edit, node.inputs[0], node.name)
+    image = (1 if spatial == 1 else out[2], out[-1], out[1])
+    attrs = {"kind": "max" if node.op == "maxpool" else "average", **_window_attrs(node.attrs, spatial),
+             "count_include_pad": bool(node.attrs.get("count_include_pad", False))}
+    return _channels_first(edit, edit.add("pool2d", [x], attrs, image, node.name), image, out, node.name)
+
+
+_CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str | None]] = {
+    "add": _sum, "sub": _sum, "mul": _product, "softmax": _softmax, "conv": _conv, "maxpool": _pool, "avgpool": _pool,
+    "reduce_sum": _reduction, "reduce_mean": _reduction, "reduce_max": _reduction, "reduce_min": _reduction}
+
+
+def _unsupported(graph: Graph, node: Node) -> Problem:
+    shapes = ", ".join(str(list(graph.tensors[x].shape)) for x in node.inputs if x)
+    return Problem(node.name, node.op, f"no kernel for this operator on run-time tensors of {shapes}",
+                   "export the model without it, or compute it outside the model")
