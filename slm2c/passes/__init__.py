@@ -14,6 +14,7 @@ from slm2c.passes.layernorm import fuse_layernorm
 from slm2c.passes.normalize import is_identity, normalize
 from slm2c.passes.tokens import Interface, drop_token_masks, find_interface, fold_positions
 from slm2c.passes.unary import fuse_unary
+from slm2c.passes.windows import channels_last
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def fuse(graph: Graph) -> Fused:
     """Run all passes on a core graph. Raises CompileError naming every node that no kernel can compute."""
     shapes = tuple(graph.tensors[x].shape for x in graph.outputs)
     _refuse_trivial(graph)
-    graph = normalize(graph)
+    graph = normalize(channels_last(normalize(graph)))
     interface = find_interface(graph)
     if interface is not None:
         graph = normalize(fold_positions(graph, interface))
@@ -44,7 +45,7 @@ def fuse(graph: Graph) -> Fused:
         graph = normalize(drop_token_masks(graph, interface))
     graph = normalize(fuse_attention(graph, interface))
     graph = normalize(fuse_unary(graph))
-    graph = normalize(finish(graph))
+    graph = finish(graph)
     graph = drop_output_views(graph)
     fixed_by = ""
     if interface is not None:

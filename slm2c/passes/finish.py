@@ -6,13 +6,12 @@ normalization that alone reads it, a ReLU into the operator before it. What no k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Array, Graph, Node, Shape
+from slm2c.ir import Array, Graph, Node
 from slm2c.ops import TABLE
 from slm2c.passes.edit import Edit
 
@@ -40,13 +39,17 @@ def _per_column(value: Array, features: int) -> Array | None:
 
 
 def fold_linear(graph: Graph) -> Graph:
-    """matmul with a constant, then sums and products with constants per column, become one `linear`."""
+    """matmul with a constant, then sums and products with constants per column, become one `linear`; likewise conv2d."""
     edit, consumers = Edit(graph), graph.consumers()
     for node in graph.nodes:
-        if node.op != "matmul" or node.inputs[1] not in graph.consts or len(graph.tensors[node.inputs[1]].shape) != 2:
+        if node.op == "matmul" and node.inputs[1] in graph.consts and graph.consts[node.inputs[1]].ndim == 2:
+            op, attrs, weight = "linear", {"activation": ""}, graph.consts[node.inputs[1]].T.astype(np.float64)
+            bias = np.zeros(len(weight))
+        elif node.op == "conv2d":
+            op, attrs, weight = "conv2d", dict(node.attrs), graph.consts[node.inputs[1]].astype(np.float64)
+            bias = graph.consts[node.inputs[2]].astype(np.float64)
+        else:
             continue
-        weight = graph.consts[node.inputs[1]].T.astype(np.float64)
-        bias = np.zeros(len(weight))
         end = node
         while (reader := _only_reader(graph, consumers, end.outputs[0])) is not None:
             constant = graph.consts.get(reader.inputs[1]) if len(reader.inputs) == 2 else None
@@ -56,12 +59,12 @@ def fold_linear(graph: Graph) -> Graph:
             if reader.op == "add":
                 bias = bias + column
             elif reader.op == "mul":
-                weight, bias = weight * column[:, None], bias * column
+                weight, bias = weight * column.reshape((-1,) + (1,) * (weight.ndim - 1)), bias * column
             else:
                 break
             end = reader
-        names = [edit.const(weight.astype(np.float32)), edit.const(bias.astype(np.float32))]
-        out = edit.add("linear", [node.inputs[0], *names], {"activation": ""}, graph.tensors[node.outputs[0]].shape, node.name)
+        names = [edit.const(np.ascontiguousarray(v, dtype=np.float32)) for v in (weight, bias)]
+        out = edit.add(op, [node.inputs[0], *names], attrs, graph.tensors[node.outputs[0]].shape, node.name)
         edit.replace(end.outputs[0], out)
     return edit.apply()
 
@@ -153,10 +156,8 @@ def convert(graph: Graph) -> Graph:
     """The remaining core operators, one for one."""
     edit = Edit(graph)
     for node in graph.nodes:
-        make = _CONVERT.get(node.op)
-        new = make(graph, edit, node) if make is not None else None
-        if new is not None:
-            edit.replace(node.outputs[0], new)
+        if node.op in _CONVERT:
+            edit.replace(node.outputs[0], _CONVERT[node.op](graph, edit, node))
     return edit.apply()
 
 
@@ -191,54 +192,8 @@ def _softmax(graph: Graph, edit: Edit, node: Node) -> str:
     return edit.add("softmax", node.inputs, {}, graph.tensors[node.outputs[0]].shape, node.name)
 
 
-def _channels_last(graph: Graph, edit: Edit, x: str, name: str) -> tuple[str, tuple[int, int, int]]:
-    """[1, C, H, W] or [1, C, W] as a view [H, W, C]."""
-    shape = graph.tensors[x].shape
-    channels, height, width = shape[1], 1 if len(shape) == 3 else shape[2], shape[-1]
-    index = np.arange(channels * height * width).reshape(channels, height, width).transpose(1, 2, 0)
-    return edit.add("view", [x], {"index": np.ascontiguousarray(index), "fill": 0.0}, index.shape, name), (height, width, channels)
-
-
-def _channels_first(edit: Edit, y: str, image: Shape, shape: Shape, name: str) -> str:
-    index = np.arange(int(np.prod(image))).reshape(image).transpose(2, 0, 1).reshape(shape)
-    return edit.add("view", [y], {"index": np.ascontiguousarray(index), "fill": 0.0}, shape, name)
-
-
-def _window_attrs(attrs: Mapping[str, Any], spatial: int) -> dict[str, Any]:
-    pads = tuple(attrs["pads"])
-    wide = {k: (1, *attrs[k]) if spatial == 1 else tuple(attrs[k]) for k in ("strides", "dilations", "kernel") if k in attrs}
-    return {**wide, "pads": (0, pads[0], 0, pads[1]) if spatial == 1 else pads}
-
-
-def _conv(graph: Graph, edit: Edit, node: Node) -> str | None:
-    shape, w = graph.tensors[node.inputs[0]].shape, graph.consts.get(node.inputs[1])
-    spatial = len(shape) - 2
-    if w is None or shape[0] != 1 or spatial not in (1, 2):
-        return None
-    out = graph.tensors[node.outputs[0]].shape
-    weight = (w[:, :, None, :] if spatial == 1 else w).transpose(0, 2, 3, 1)
-    bias = graph.consts[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else np.zeros(len(w), np.float32)
-    x, _ = _channels_last(graph, edit, node.inputs[0], node.name)
-    image = (1 if spatial == 1 else out[2], out[-1], out[1])
-    attrs = {**_window_attrs(node.attrs, spatial), "group": node.attrs["group"], "activation": ""}
-    y = edit.add("conv2d", [x, edit.const(np.ascontiguousarray(weight)), edit.const(bias)], attrs, image, node.name)
-    return _channels_first(edit, y, image, out, node.name)
-
-
-def _pool(graph: Graph, edit: Edit, node: Node) -> str | None:
-    shape, out = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
-    spatial = len(shape) - 2
-    if shape[0] != 1 or spatial not in (1, 2):
-        return None
-    x, _ = _channels_last(graph, edit, node.inputs[0], node.name)
-    image = (1 if spatial == 1 else out[2], out[-1], out[1])
-    attrs = {"kind": "max" if node.op == "maxpool" else "average", **_window_attrs(node.attrs, spatial),
-             "count_include_pad": bool(node.attrs.get("count_include_pad", False))}
-    return _channels_first(edit, edit.add("pool2d", [x], attrs, image, node.name), image, out, node.name)
-
-
-_CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str | None]] = {
-    "add": _sum, "sub": _sum, "mul": _product, "softmax": _softmax, "conv": _conv, "maxpool": _pool, "avgpool": _pool,
+_CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str]] = {
+    "add": _sum, "sub": _sum, "mul": _product, "softmax": _softmax,
     "reduce_sum": _reduction, "reduce_mean": _reduction, "reduce_max": _reduction, "reduce_min": _reduction}
 
 
