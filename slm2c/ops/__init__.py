@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from slm2c.ops import linear
+from slm2c.ops import linear, lut
 from slm2c.ops.base import OpDef
 
 TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for module in (
     linear,
+    lut,
 )})

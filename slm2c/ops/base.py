@@ -78,6 +78,9 @@ class OpDef:
     fixed_quant: (node) -> the Quant that the output always has in the given type, e.g. softmax; None if calibrated
     inplace: activation inputs whose buffer the output may overwrite, element for element
     macs: (node, tensors) -> multiply-accumulates at the maximum token count
+    error: (float node, tensors with their Quant, arrays in input order: dequantized activations and float constants) ->
+        bound, for the output or for each of its elements, on how far eval_int may lie from eval_float of the same
+        arrays, in LSB of the output; results beyond the output's range are compared after saturation
     """
 
     name: str
@@ -96,6 +99,7 @@ class OpDef:
     fixed_quant: Callable[[Node, str], Quant] | None = None
     inplace: tuple[int, ...] = ()
     macs: Callable[[Node, Mapping[str, Tensor]], int] = lambda node, tensors: 0
+    error: Callable[[Node, Mapping[str, Tensor], Sequence[Array | None]], Array | float] = lambda *_: 0.51
 
 
 def fields(params: Array, names: Sequence[str]) -> dict[str, int]:

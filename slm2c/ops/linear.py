@@ -77,6 +77,15 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
                                rows(graph.tensors[x]), in_features, out_features), node)
 
 
+def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:
+    """Half an LSB for the output, half for the bias, and half an LSB of each weight times its activation."""
+    x, weight, _ = inputs
+    x_quant, out_quant = tensors[node.inputs[0]].quant, tensors[node.outputs[0]].quant
+    assert x is not None and weight is not None and x_quant and out_quant
+    _, scale = quantize_weight(weight)
+    return np.asarray(0.51 + (np.abs(x).sum(axis=1, keepdims=True) + x_quant.scale) * scale / 2 / out_quant.scale)
+
+
 def _macs(node: Node, tensors: Mapping[str, Tensor]) -> int:
     return tensors[node.inputs[0]].shape[0] * tensors[node.inputs[1]].size
 
@@ -93,4 +102,4 @@ def _cases(rng: np.random.Generator) -> list[Case]:
 
 
 OP = OpDef(name="linear", kernel="slm_linear", onnx=("Gemm", "MatMul", "Add", "Relu"), infer=_infer, eval_float=_eval_float,
-           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), macs=_macs)
+           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), macs=_macs, error=_error)
