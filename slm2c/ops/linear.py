@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from slm2c import fixedpoint
-from slm2c.ir import Array, Graph, Node, Shape, Tensor
+from slm2c.ir import Array, Graph, Node, Quant, Shape, Tensor
 from slm2c.ops.base import Case, KernelCall, OpDef, Special, fields, pack_fields, rows
 
 PARAMS = ("shift", "zero_point", "minimum", "maximum")
@@ -33,18 +33,25 @@ def _eval_float(node: Node, inputs: Sequence[Array | None]) -> Array:
     return np.maximum(y, 0) if node.attrs["activation"] == "relu" else y
 
 
-def quantize_weight(weight: Array) -> tuple[Array, Array]:
-    """(int8 weight in [-127, 127], scale per row) of a float matrix [N, K]; a row of zeros gets scale 1."""
-    peak = np.abs(weight).max(axis=1, initial=0.0).astype(np.float64)
-    scale = np.where(peak > 0, peak / 127, 1.0)
+def quantize_weight(weight: Array, floor: Array) -> tuple[Array, Array]:
+    """(int8 weight in [-127, 127], scale per row) of a float matrix [N, K]; no scale is below `floor` [N]."""
+    scale = np.maximum(np.abs(weight).max(axis=1, initial=0.0).astype(np.float64) / 127, floor)
     return np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8), scale
+
+
+def scale_floor(bias: Array, x: Quant, out: Quant) -> Array:
+    """The smallest weight scales that keep the bias within 2**29 accumulator steps and a step above 2**-24 of the output's.
+
+    Rows of zeros, or of weights that are nothing beside their bias, would otherwise leave 32 bits.
+    """
+    return np.maximum(np.abs(bias.astype(np.float64)) / 2**29, out.scale * 2**-24) / x.scale
 
 
 def _quantize(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]
               ) -> tuple[dict[str, Array], dict[str, object]]:
     x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
     assert x.quant and out.quant
-    weight, scale = quantize_weight(consts[node.inputs[1]])
+    weight, scale = quantize_weight(consts[node.inputs[1]], scale_floor(consts[node.inputs[2]], x.quant, out.quant))
     bias = np.rint(consts[node.inputs[2]].astype(np.float64) / (x.quant.scale * scale))
     bias -= x.quant.zero_point * weight.astype(np.int64).sum(axis=1)
     mult, shift = fixedpoint.multiplier(x.quant.scale * scale / out.quant.scale)

@@ -12,6 +12,7 @@ from slm2c.passes.axes import mark_tokens
 from slm2c.passes.finish import finish
 from slm2c.passes.layernorm import fuse_layernorm
 from slm2c.passes.normalize import is_identity, normalize
+from slm2c.passes.rows import take_rows_early
 from slm2c.passes.tokens import Interface, drop_token_masks, find_interface, fold_positions
 from slm2c.passes.unary import fuse_unary
 from slm2c.passes.windows import channels_last
@@ -46,7 +47,7 @@ def fuse(graph: Graph) -> Fused:
     graph = normalize(fuse_attention(graph, interface))
     graph = normalize(fuse_unary(graph))
     graph = finish(graph)
-    graph = drop_output_views(graph)
+    graph = take_rows_early(drop_output_views(graph))
     fixed_by = ""
     if interface is not None:
         graph = drop_masks(graph, interface)

@@ -43,8 +43,10 @@ def _axis(node: Node, graph: Graph, tensors: Mapping[str, Tensor], count: int) -
             return 0
         case "linear" | "lut":
             return axes[0] if node.op == "lut" or axes[0] == 0 else _FIXED
-        case "layernorm" | "softmax" | "attention":
+        case "layernorm" | "softmax":
             return 0 if all(a == 0 for a in axes) else _FIXED
+        case "attention":  # a single query row may attend to all tokens
+            return axes[0] if axes[0] in (0, None) and axes[1:3] == [0, 0] else _FIXED
         case "add" | "mul":
             return _broadcast_axis(node, graph, tensors)
         case "reduce":
