@@ -1,0 +1,325 @@
+"""C compilers and QEMU as subprocesses: build a program for this machine or for a board, and run it.
+
+Every program gets templates/firmware/slm_port.h and one of its two implementations. Nothing here goes through
+a shell; every child has a timeout and, with whatever it started, is dead when the call returns or raises.
+POSIX only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from slm2c.board import STACK_GUARD, Board
+from slm2c.errors import CompileError, Problem
+from slm2c.resources import data_dir
+
+WARNINGS = (
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Wconversion",
+    "-Wsign-conversion",
+    "-Wcast-qual",
+    "-Wshadow",
+    "-Wundef",
+    "-Wvla",
+    "-Wdouble-promotion",
+    "-Werror",
+)
+"""What all C of this project compiles under without a word, with gcc and clang."""
+
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
+
+JOBS = min(4, os.cpu_count() or 1)
+BUILD_TIMEOUT = 300.0
+"""Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
+
+BLOB_STUB = """\
+    .section .slm_blob, "a", %progbits
+    .global slm_blob
+    .balign 16
+slm_blob:
+    .incbin "blob.bin"
+slm_blob_end:
+    .section .rodata.slm_blob_size, "a", %progbits
+    .global slm_blob_size
+    .balign 4
+slm_blob_size:
+    .4byte slm_blob_end - slm_blob
+"""
+
+
+class ToolError(AssertionError):
+    """A compiler refused what slm2c wrote, or a program did not end: our fault, in the tool's own words."""
+
+    def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
+        self.command, self.output = tuple(command), output
+        super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """A linked image. `objects` maps each source to its object, beside which lies its call graph (.ci)."""
+
+    elf: Path
+    map: Path
+    objects: Mapping[Path, Path]
+
+    @property
+    def callgraphs(self) -> tuple[Path, ...]:
+        """The .ci files of all objects, for `elf.stack_bound`."""
+        return tuple(path.with_suffix(".ci") for path in self.objects.values())
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a program ended: exit code (-N if signal N killed it), stdout and stderr as printed, seconds."""
+
+    exit_code: int
+    output: str
+    seconds: float
+
+
+def host_cc() -> tuple[str, ...]:
+    """The C compiler of this machine as the start of a command: $CC, else the first of cc, gcc, clang."""
+    chosen = shlex.split(os.environ.get("CC", ""))
+    for command in [chosen] if chosen else [["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(command[0]):
+            return tuple(command)
+    tried = shlex.join(chosen) if chosen else "cc, gcc, clang"
+    raise _missing(f"C compiler ({tried})", "gcc libc6-dev", "or set CC")
+
+
+def cross_cc() -> str:
+    """GCC for Arm, 10 or newer: $SLM2C_CROSS is the prefix of its tools (default `arm-none-eabi-`)."""
+    command = os.environ.get("SLM2C_CROSS", "arm-none-eabi-") + "gcc"
+    packages, otherwise = "gcc-arm-none-eabi libnewlib-arm-none-eabi", "or set SLM2C_CROSS to the prefix of yours"
+    found = shutil.which(command)
+    if not found:
+        raise _missing(command, packages, otherwise)
+    version = _build([found, "-dumpversion"]).strip()
+    if int(version.split(".")[0]) < 10:  # -fcallgraph-info, which the stack bound needs
+        raise CompileError(Problem(command, "", f"is GCC {version}", f"install GCC 10 or newer {otherwise}"))
+    return os.path.abspath(found)
+
+
+def qemu() -> str:
+    """The emulator of Arm boards, on PATH."""
+    if not shutil.which("qemu-system-arm"):
+        raise _missing("qemu-system-arm", "qemu-system-arm", "or add it to PATH")
+    return "qemu-system-arm"
+
+
+def tool_versions() -> dict[str, str | None]:
+    """The first line that host_cc, cross_cc and qemu each say of their version; None where one is missing."""
+    finders: dict[str, Callable[[], tuple[str, ...]]] = {
+        "host_cc": host_cc,
+        "cross_cc": lambda: (cross_cc(),),
+        "qemu": lambda: (qemu(),),
+    }
+    versions: dict[str, str | None] = {}
+    for name, find in finders.items():
+        try:
+            versions[name] = _build([*find(), "--version"]).splitlines()[0]
+        except CompileError:
+            versions[name] = None
+    return versions
+
+
+def build_host(
+    sources: Iterable[Path],
+    output: Path,
+    *,
+    includes: Iterable[Path] = (),
+    defines: Iterable[str] = (),
+    sanitize: bool = False,
+    opt: str = "-O2",
+    extra: Iterable[str] = (),
+) -> Path:
+    """Compile and link `sources` for this machine, under WARNINGS; returns `output`.
+
+    Objects go to `output` + ".build". `defines` are NAME or NAME=VALUE. `extra` goes to compiler and linker,
+    behind everything else. Raises CompileError without a compiler, ToolError if one refuses the code.
+    """
+    cc, port = host_cc(), data_dir("templates") / "firmware"
+    flags, extra = [opt, *(SANITIZE if sanitize else ())], tuple(extra)
+    compiler = [*cc, *WARNINGS, *flags]
+    sources = [*sources, port / "port_host.c"]
+    objects = _compile(compiler, sources, _build_folder(output), [port, *includes], defines, extra)
+    _build([*cc, *flags, *map(str, objects.values()), "-o", str(output), *extra])
+    return output
+
+
+def build_firmware(
+    sources: Iterable[Path],
+    board: Board,
+    output: Path,
+    *,
+    includes: Iterable[Path] = (),
+    defines: Iterable[str] = (),
+    opt: str = "-O2",
+    blob: Path | None = None,
+    extra: Iterable[str] = (),
+) -> Firmware:
+    """Compile and link `sources` for `board` into the ELF `output`, with `blob` where the board says.
+
+    Objects, their call graphs, the linker script and the map go to `output` + ".build". The C library has no
+    heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler or
+    if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
+    """
+    cc, port, folder = cross_cc(), data_dir("templates") / "firmware", _build_folder(output)
+    flags, extra = [*board.flags, opt], tuple(extra)
+    timer = []
+    if board.emulator is not None:
+        tick = board.emulator.instructions_per_tick
+        timer = [f"SLM_PORT_TIMER={board.emulator.timer:#x}u", f"SLM_PORT_TICK={tick}u"]
+    compiler = [cc, *WARNINGS, *flags, "-ffunction-sections", "-fdata-sections", "-fcallgraph-info=su"]
+    sources = [*sources, port / "port_arm.c"]
+    objects = _compile(compiler, sources, folder, [port, *includes], [*timer, *defines], extra)
+    inputs = [str(path) for path in objects.values()]
+    if blob is not None:
+        shutil.copyfile(blob, folder / "blob.bin")
+        (folder / "blob.s").write_text(BLOB_STUB, encoding="utf-8")
+        _build([cc, *board.flags, "-c", "blob.s", "-o", "blob.o"], cwd=folder)
+        inputs.append(str(folder / "blob.o"))
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = jinja.from_string((port / "firmware.ld.j2").read_text(encoding="utf-8"))
+    script, link_map = folder / "firmware.ld", folder / "firmware.map"
+    script.write_text(template.render(board=board, guard=STACK_GUARD), encoding="utf-8")
+    # -Xlinker, because -Wl splits a path at its commas.
+    layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
+    try:
+        _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
+    except ToolError as error:
+        over = sorted(set(re.findall(r"region `(\w+)' overflowed by (\d+) bytes", error.output)))
+        if not over:
+            raise
+        facts = [f"the image exceeds memory region '{region}' by {int(size):,} bytes" for region, size in over]
+        remedy = "choose a board with more memory or a smaller model"
+        raise CompileError(Problem(board.name, "", fact, remedy) for fact in facts) from error
+    return Firmware(output, link_map, objects)
+
+
+def run_host(exe: Path, args: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 60.0) -> RunResult:
+    """Run a program that `build_host` made; ToolError if it takes longer than `timeout` seconds."""
+    return _run([str(exe.absolute()), *args], cwd, timeout)
+
+
+def run_qemu(
+    elf: Path, board: Board, args: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 120.0
+) -> RunResult:
+    """Run an image in QEMU with an instruction counter that is exact and the same on every run.
+
+    `args` become argv[1:] and may hold no space, as semihosting knows one string only. Files are relative to
+    `cwd`. Raises CompileError without QEMU or if the board has no emulator, ToolError after `timeout`
+    seconds.
+    """
+    if board.emulator is None:
+        remedy = "name one with the same core in the board file's emulated_by"
+        raise CompileError(Problem(board.name, "", "QEMU does not emulate this board", remedy))
+    assert all(len(arg.split()) == 1 for arg in args), f"white space in the arguments of a firmware: {args}"
+    words = "".join(",arg=" + arg.replace(",", ",,") for arg in ["firmware", *args])
+    machine = f"-M {board.emulator.machine} -nographic -monitor none -serial none".split()
+    counted = ["-icount", "shift=0,align=off,sleep=off"]
+    semihosting = ["-semihosting-config", f"enable=on,target=native{words}"]
+    return _run([qemu(), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())], cwd, timeout)
+
+
+def _missing(what: str, packages: str, otherwise: str) -> CompileError:
+    remedy = f"install it (Debian: apt-get install {packages}) {otherwise}"
+    return CompileError(Problem(what, "", "not found", remedy))
+
+
+def _build_folder(output: Path) -> Path:
+    """The folder for what a build leaves beside `output`, empty of an earlier build's objects."""
+    folder = output.absolute().with_name(output.name + ".build")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _compile(
+    cc: Sequence[str],
+    sources: Iterable[Path],
+    folder: Path,
+    includes: Iterable[Path],
+    defines: Iterable[str],
+    extra: Iterable[str],
+) -> dict[Path, Path]:
+    """Compile each source into `folder`, JOBS at a time; source -> object, in order."""
+    objects = {source: folder / f"{i:02}-{source.stem}.o" for i, source in enumerate(dict.fromkeys(sources))}
+    common = [*cc, *(f"-I{path}" for path in includes), *(f"-D{name}" for name in defines), *extra]
+    commands = [[*common, "-c", str(source), "-o", str(target)] for source, target in objects.items()]
+    with ExitStack() as stack:
+        running: deque[tuple[list[str], subprocess.Popen[bytes]]] = deque()
+        for command in commands:
+            if len(running) == JOBS:
+                _expect_success(*running.popleft())
+            running.append((command, stack.enter_context(_child(command))))
+        while running:
+            _expect_success(*running.popleft())
+    return objects
+
+
+def _build(command: Sequence[str], cwd: Path | None = None) -> str:
+    """Run one tool to its end; what it printed."""
+    with _child(command, cwd) as child:
+        return _expect_success(command, child)
+
+
+def _expect_success(command: Sequence[str], child: subprocess.Popen[bytes]) -> str:
+    output = _output(command, child, BUILD_TIMEOUT)
+    if child.returncode != 0:
+        raise ToolError(f"{Path(command[0]).name} failed with exit code {child.returncode}", command, output)
+    return output
+
+
+def _run(command: Sequence[str], cwd: Path | None, timeout: float) -> RunResult:
+    start = time.monotonic()
+    with _child(command, cwd) as child:
+        output = _output(command, child, timeout)
+    return RunResult(child.returncode, output, time.monotonic() - start)
+
+
+def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: float) -> str:
+    """What `child` prints until it ends."""
+    try:
+        return child.communicate(timeout=timeout)[0].decode("utf-8", "replace")
+    except subprocess.TimeoutExpired as late:
+        printed = (late.output or b"").decode("utf-8", "replace")
+        fact = f"{Path(command[0]).name} did not end within {timeout:g} s"
+        raise ToolError(fact, command, printed) from None
+
+
+@contextmanager
+def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own; the group is killed when the block is left, by Ctrl-C too."""
+    child = subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
