@@ -23,7 +23,8 @@ from slm2c.ir import Array, Graph, Node, Shape, Tensor
 from slm2c.onnx_binding import bind_inputs, contradicts, declared_shape
 from slm2c.onnx_file import locate, read_model, tensor_values, type_name
 from slm2c.onnx_ops import TRANSLATIONS, Call, Refused, Value
-from slm2c.onnx_ops.base import IR_TYPES, Budget, Code
+from slm2c.onnx_ops.base import IR_TYPES, Budget, Code, Dim, Translation
+from slm2c.onnx_ops.quantized import as_integers, coded_input, hint
 
 MAX_NODES = 100_000
 """Nodes that one import translates, functions expanded: far beyond any model, and a stop to functions that multiply."""
@@ -95,9 +96,9 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
     constants = {tensor.name for tensor in graph.initializer}
     bound = bind_inputs([value for value in graph.input if value.name not in constants], shapes or {})
     state = _Translator(model, file.parent)
-    scope = _Scope({}, {o.domain: o.version for o in model.opset_import}, {}, 0)
+    scope = _Scope({}, {o.domain: o.version for o in model.opset_import}, {}, {}, 0)
     for input_name, (shape, elem_type) in bound.items():
-        scope.names[input_name] = Value(state.builder.input(input_name, shape, IR_TYPES[elem_type]))
+        scope.names[input_name] = state.input(graph, input_name, shape, IR_TYPES[elem_type])
     state.graph(graph, scope)
     outputs = [scope.names[value.name] for value in graph.output]
     built = state.builder.graph(name or file.stem, [value.name for value in outputs])
@@ -105,7 +106,7 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
         graph=built,
         problems=tuple(state.problems_of(built)),
         warnings=tuple(state.warnings),
-        inputs=tuple(Port(n, type_name(t), s) for n, (s, t) in bound.items()),
+        inputs=tuple(Port(n, type_name(t), s, scope.names[n].code) for n, (s, t) in bound.items()),
         outputs=tuple(Port(declared.name, type_name(declared.type.tensor_type.elem_type),
                            built.tensors[value.name].shape, value.code)
                       for declared, value in zip(graph.output, outputs, strict=True)),
@@ -131,10 +132,13 @@ def _label(node: NodeProto) -> str:
 
 @dataclass(frozen=True)
 class _Scope:
-    """What a graph, branch or function body sees: values by name, opsets by domain, attributes of the function called."""
+    """What a graph, branch or function body sees: values by name, the shapes that the file declares for them, opsets by
+    domain, attributes of the function called.
+    """
 
     names: dict[str, Value]
     opsets: Mapping[str, int]
+    declared: dict[str, tuple[Dim, ...] | None]
     attrs: Mapping[str, AttributeProto]
     depth: int
 
@@ -218,6 +222,7 @@ class _Translator:
         self.general: list[Problem] = []
         self.warnings: list[Problem] = []
         self.unknown: set[str] = set()  # values whose type could not be inferred
+        self.raw_values: set[str] = set()  # what nodes that were not understood write
         self.parameters = 0
         self.translated = 0
 
@@ -242,20 +247,24 @@ class _Translator:
         for tensor in graph.initializer:
             if tensor.name in read:
                 scope.names[tensor.name] = Value(self.builder.const(self.tensor(tensor)))
+        scope.declared.update((value.name, declared_shape(value)) for value in [*graph.value_info, *graph.output])
         self.nodes(nodes, read, scope)
-        for value in [*graph.output, *graph.value_info]:
-            self.check_declared(value, scope)
+        for name, dims in scope.declared.items():
+            found = scope.names.get(name, _ABSENT).name
+            if found and found not in self.raw_values and contradicts(dims, self.builder.shape(found)):
+                self.general.append(Problem(
+                    name, "", f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
+                    "export the model again, or run onnx.shape_inference on it to see where they part"))
 
-    def check_declared(self, value: onnx.ValueInfoProto, scope: _Scope) -> None:
-        """Report a declared type that contradicts what was computed."""
-        found = scope.names.get(value.name, _ABSENT)
-        if found.name in self.unknown or found.name == "":
-            return
-        tensor, dims = self.builder.tensors[found.name], declared_shape(value)
-        if contradicts(dims, tensor.shape):
-            self.general.append(Problem(
-                value.name, "", f"declared as {list(dims or ())}, but computed as {list(tensor.shape)}",
-                "export the model again, or run onnx.shape_inference on it to see where they part"))
+    def input(self, graph: GraphProto, name: str, shape: Shape, dtype: str) -> Value:
+        """Declare a graph input; one that is only ever dequantized takes the real values."""
+        constants = {t.name: t for t in graph.initializer if t.name}
+        code = coded_input(graph, name, dtype, lambda n: self.tensor(constants[n]) if n in constants else None)
+        if code is None:
+            return Value(self.builder.input(name, shape, dtype))
+        self.builder.input(name, shape, "f32")
+        self.builder.tensors[name] = replace(self.builder.tensors[name], quant=hint(code))
+        return Value(name, code)
 
     def nodes(self, nodes: Sequence[NodeProto], read: set[str], scope: _Scope) -> None:
         """Translate `nodes`, which are in order; `read` are the names that anything needs."""
@@ -290,14 +299,28 @@ class _Translator:
         self.check(node, attrs, scope)
         call = Call(
             self.builder, node.op_type, _label(node), tuple(v.name for v in values), tuple(v.code for v in values), attrs,
-            scope.opset(domain), tuple(out in read for out in node.output), self.tensor, self.budget,
+            scope.opset(domain), tuple(node.output), tuple(scope.declared.get(out) for out in node.output),
+            tuple(out in read for out in node.output), self.tensor, self.budget,
             lambda reason, remedy: self.warnings.append(Problem(_label(node), _op_name(node), reason, remedy)))
-        results = translation.function(call)
-        results = [results] if isinstance(results, (str, Value)) else results
+        results = self.translate(translation, call)
         for i, out in enumerate(node.output):
             if i >= len(results) and out in read:
                 raise Refused(f"output {i} is unsupported", "export the model without it")
-        return [value if isinstance(value, Value) else Value(value) for value in results]
+        return results
+
+    def translate(self, translation: Translation, call: Call) -> list[Value]:
+        """Call `translation` with the codes of its inputs treated as it wants them."""
+        codes = {code for code in call.codes if code is not None}
+        kept = None
+        if codes and translation.codes == "keep" and len(codes) == 1 and call.codes[0] is not None:
+            plain = [x for x, code in zip(call.inputs, call.codes, strict=True) if x and code is None]
+            kept = call.codes[0] if all(call.dtype(x) in ("i64", "i32", "bool") for x in plain) else None
+        if codes and kept is None and translation.codes != "own":
+            call.inputs = tuple(x if code is None else as_integers(call, x, code)
+                                for x, code in zip(call.inputs, call.codes, strict=True))
+        results = translation.function(call)
+        results = [results] if isinstance(results, (str, Value)) else results
+        return [value if isinstance(value, Value) else Value(value, kept) for value in results]
 
     def attributes(self, node: NodeProto, scope: _Scope) -> list[AttributeProto]:
         """The node's attributes; those that refer to an attribute of the function around it with that one's value."""
@@ -338,7 +361,7 @@ class _Translator:
             raise Refused(f"function {function.name} has {len(function.input)} inputs, not {len(values)}")
         given = [*values, *[_ABSENT] * (len(function.input) - len(values))]
         inner = _Scope(dict(zip(function.input, given, strict=True)), {o.domain: o.version for o in function.opset_import},
-                       {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
+                       {}, {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
         nodes = _live(function.node, function.output, inner.names)
         self.nodes(nodes, {name for node in nodes for name in _reads(node)} | set(function.output), inner)
         return [inner.names[name] for name in function.output]
@@ -351,7 +374,7 @@ class _Translator:
         chosen = attrs.get("then_branch" if condition.item() else "else_branch")
         if chosen is None or chosen.type != AttributeProto.GRAPH or scope.depth >= MAX_DEPTH:
             raise Refused("has no such branch, or is nested too deeply", "export the model without control flow")
-        inner = replace(scope, names=dict(scope.names), depth=scope.depth + 1)
+        inner = replace(scope, names=dict(scope.names), declared={}, depth=scope.depth + 1)
         self.graph(chosen.g, inner)
         return [inner.names[value.name] for value in chosen.g.output]
 
@@ -365,6 +388,7 @@ class _Translator:
             fresh = self.builder.fresh()
             shape, dtype = types.get(out, (None, "f32"))
             self.builder.tensors[fresh] = Tensor(fresh, shape or (), dtype)
+            self.raw_values.add(fresh)
             if shape is None:
                 self.unknown.add(fresh)
             results.append(Value(fresh))

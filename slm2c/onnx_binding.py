@@ -10,10 +10,7 @@ from onnx import TensorProto, ValueInfoProto
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Shape
 from slm2c.onnx_file import MAX_ELEMENTS, type_name
-from slm2c.onnx_ops.base import IR_TYPES
-
-Dim = int | str
-"""A dimension: its length, or the name of a symbolic one ("" if it has none)."""
+from slm2c.onnx_ops.base import IR_TYPES, Dim
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,11 @@ import numpy as np
 from onnx import AttributeProto, TensorProto
 
 from slm2c.core import ELEMENTWISE, Builder, window_counts
-from slm2c.ir import Array, Quant, Shape
+from slm2c.ir import Array, Node, Quant, Shape
 from slm2c.onnx_file import MAX_ELEMENTS
+
+Dim = int | str
+"""A declared dimension: its length, or the name of a symbolic one ("" if it has none)."""
 
 MAX_TOTAL_ELEMENTS = 1 << 27
 """Elements of all index arrays and folded constants of one import together: 1 GB at eight bytes each."""
@@ -111,7 +114,8 @@ def onnx_op(*op_types: str, domain: str = "", codes: str = "decode"
 class Call:
     """One ONNX node: its inputs as values of `builder` ("" where absent), attributes, and the opset of its domain.
 
-    `used` says for each output whether anything reads it; `codes` belongs to `inputs`. `warn` records what the user should
+    `outputs` are the file's names, `declared` the shapes it states for them, `used` whether anything reads them; `codes`
+    belongs to `inputs`. `tensor` gives the values of a tensor attribute, `warn` (reason, remedy) records what the user should
     know although the node was translated.
     """
 
@@ -122,6 +126,8 @@ class Call:
     codes: tuple[Code | None, ...]
     attrs: Mapping[str, AttributeProto]
     opset: int
+    outputs: tuple[str, ...]
+    declared: tuple[tuple[Dim, ...] | None, ...]
     used: tuple[bool, ...]
     tensor: Callable[[TensorProto], Array]
     budget: Budget
@@ -223,6 +229,10 @@ class Call:
             raise Refused(f"an axis is given twice in {list(axes)}")
         return tuple(found)
 
+    def producer(self, x: str) -> Node | None:
+        """The node that computes `x`, None for inputs and constants."""
+        return next((node for node in reversed(self.builder.nodes) if x in node.outputs), None)
+
     def real(self, x: str) -> str:
         """`x`, which must be of float type."""
         if self.dtype(x) != "f32":
@@ -231,7 +241,8 @@ class Call:
 
     # ---- building ----
 
-    def _emit(self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any]) -> str:
+    def core(self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any]) -> str:
+        """A core operator whose operands the caller has checked."""
         out = self.builder.op(op, inputs, attrs, name=self.name)
         if self.builder.value(out) is not None:
             self.budget.take(self.builder.tensors[out].size)
@@ -252,7 +263,7 @@ class Call:
         types = [self.dtype(x) for x in (inputs[1:] if op == "where" else inputs)]
         if len(set(types)) > 1:
             raise Refused(f"mixes element types {' and '.join(dict.fromkeys(types))}", "cast one of them before export")
-        return self._emit(op, inputs, attrs)
+        return self.core(op, inputs, attrs)
 
     def _broadcast(self, *inputs: str) -> Shape:
         shapes = [self.shape(x) for x in inputs]
@@ -265,7 +276,7 @@ class Call:
 
     def cast(self, x: str, to: str) -> str:
         """`x` as IR type `to`; nothing where it already is."""
-        return x if self.dtype(x) == to else self._emit("cast", [x], {"to": to})
+        return x if self.dtype(x) == to else self.core("cast", [x], {"to": to})
 
     def matmul(self, a: str, b: str) -> str:
         """numpy.matmul of floats (or of integers, as the file has them)."""
@@ -279,27 +290,27 @@ class Call:
         except ValueError:
             raise Refused(f"cannot multiply shapes {list(left)} and {list(right)}") from None
         fits((*batch, *left[-2:-1], *right[-1:]))
-        return self._emit("matmul", [a, b], {})
+        return self.core("matmul", [a, b], {})
 
     def reduce(self, kind: str, x: str, axes: Sequence[int], keepdims: bool = True) -> str:
         """`kind` one of sum, mean, max, min, prod."""
         axes = self.axes(axes, len(self.shape(x)))
         if kind in ("max", "min", "mean") and any(self.shape(x)[a] == 0 for a in axes):
             raise Refused(f"{kind} over no elements")
-        return self._emit(f"reduce_{kind}", [x], {"axes": axes, "keepdims": keepdims})
+        return self.core(f"reduce_{kind}", [x], {"axes": axes, "keepdims": keepdims})
 
     def softmax(self, x: str, axis: int) -> str:
         """Softmax of floats along one axis."""
-        return self._emit("softmax", [self.real(x)], {"axis": self.axis(axis, len(self.shape(x)))})
+        return self.core("softmax", [self.real(x)], {"axis": self.axis(axis, len(self.shape(x)))})
 
     def normalize(self, op: str, x: str, gamma: str, beta: str, axis: int, epsilon: float) -> str:
         """The core operator layernorm or rmsnorm, gamma and beta ("" if absent) of the shape of the normalized axes."""
         inputs = [x, gamma, beta] if op == "layernorm" else [x, gamma]
-        return self._emit(op, inputs, {"axis": axis, "epsilon": float(epsilon)})
+        return self.core(op, inputs, {"axis": axis, "epsilon": float(epsilon)})
 
     def cumsum(self, x: str, axis: int, exclusive: bool, reverse: bool) -> str:
         """Running sums along `axis`."""
-        return self._emit("cumsum", [x], {"axis": axis, "exclusive": exclusive, "reverse": reverse})
+        return self.core("cumsum", [x], {"axis": axis, "exclusive": exclusive, "reverse": reverse})
 
     def concat(self, parts: Sequence[str], axis: int) -> str:
         """`parts` one behind the other; empty ones vanish."""
@@ -314,13 +325,13 @@ class Call:
                 raise Refused(f"mixes element types {self.dtype(parts[0])} and {self.dtype(part)}")
         full = [p for p in parts if self.shape(p)[axis]] or [parts[0]]
         fits((sum(self.builder.tensors[p].size for p in full),))
-        return full[0] if len(full) == 1 else self._emit("concat", full, {"axis": axis})
+        return full[0] if len(full) == 1 else self.core("concat", full, {"axis": axis})
 
     def gather(self, data: str, indices: str, axis: int) -> str:
         """Slices of `data` by run-time `indices`."""
         shape = self.shape(data)
         fits((*shape[:axis], *self.shape(indices), *shape[axis + 1:]))
-        return self._emit("gather", [data, indices], {"axis": axis})
+        return self.core("gather", [data, indices], {"axis": axis})
 
     def positions(self, x: str) -> Array:
         """Flat positions of `x` in its own shape: move these as `x` should move, hand them to `view`."""

@@ -125,9 +125,8 @@ def clip(call: Call) -> Result:
     return x
 
 
-@onnx_op("Cast")
 def cast(call: Call) -> Result:
-    """Between types that the IR knows; all floats are one."""
+    """Cast between types that the IR knows; all floats are one. Stored integers: slm2c.onnx_ops.quantized."""
     to = call.attr_int("to")
     if to not in IR_TYPES:
         raise Refused(f"cast to {type_name(to)} is unsupported")

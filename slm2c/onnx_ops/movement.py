@@ -14,13 +14,11 @@ from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, fits, onnx_op
 
 @onnx_op("Identity", "Dropout", codes="keep")
 def identity(call: Call) -> Result:
-    """Dropout's mask output is all true at inference; its training mode is refused."""
+    """Dropout at inference, whatever training_mode says: exporters leave it set. Its mask output is all true."""
     x = call.input(0)
-    if call.op_type == "Identity" or not any(call.used[1:]):
-        if call.has(2) and call.scalar(2, "training_mode"):
-            raise Refused("training mode", "export the model for inference: model.eval()")
-        return x
-    return x, call.expand(call.const(True), call.shape(x))
+    if call.has(2) and call.builder.value(call.inputs[2]) is not None and call.scalar(2, "training_mode"):
+        call.warn("was exported in training mode and is left out", "export after model.eval()")
+    return (x, call.expand(call.const(True), call.shape(x))) if any(call.used[1:]) else x
 
 
 @onnx_op("Constant")
@@ -179,7 +177,12 @@ def split(call: Call) -> Result:
     x = call.input(0)
     axis = call.axis(call.attr_int("axis"), len(call.shape(x)))
     length, parts = call.shape(x)[axis], len(call.used)
-    sizes = call.ints_or_input("split", 1)
+    sizes = None
+    if call.has(1) and call.builder.value(call.inputs[1]) is None:
+        # Sizes computed at run time, outputs of fixed shape: the shapes tell.
+        sizes = [d[axis] for d in call.declared if d is not None and len(d) > axis and isinstance(d[axis], int)]
+    if not sizes:
+        sizes = call.ints_or_input("split", 1)
     if sizes is None:
         if "num_outputs" not in call.attrs and length % parts:
             raise Refused(f"axis of {length} does not split into {parts} equal parts")
