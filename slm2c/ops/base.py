@@ -40,7 +40,8 @@ Arg = str | int | Special
 class KernelCall:
     """One call of a C function. `consts` are further arrays for the blob (repacked weights), named by `args`.
 
-    `scratch` counts bytes at the maximum token count. `inplace` says that the output may lie on the first input.
+    `scratch` counts bytes at the maximum token count. `alias` is not None for a view that needs no call where the output may
+    lie in the first input, that many bytes from its start; the call is made all the same where the memory is apart.
     """
 
     symbol: str
@@ -48,6 +49,7 @@ class KernelCall:
     node: Node
     consts: Mapping[str, Array] = field(default_factory=dict)
     scratch: int = 0
+    alias: int | None = None
 
 
 @dataclass(frozen=True)

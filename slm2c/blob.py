@@ -1,0 +1,77 @@
+"""The blob's format in both directions; docs/BLOB.md fixes the bits, runtime_c/slm_blob.h reads them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+MAGIC = b"SLM2CBLB"
+FORMAT = 1
+ALIGNMENT = 16
+WEIGHTS, TOKENIZER, LABELS = 1, 2, 3
+
+_HEADER = struct.Struct("<8sII4II2I")  # and the CRC
+_SECTION = struct.Struct("<IIII")
+HEADER_BYTES = _HEADER.size + 4
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A blob taken apart: the structure hash (16 bytes) and the sections by kind."""
+
+    structure: bytes
+    sections: Mapping[int, bytes]
+
+
+def pad(size: int) -> int:
+    """`size` rounded up to the alignment of sections."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def pack(structure: bytes, sections: Mapping[int, bytes]) -> bytes:
+    """The bytes of a blob; sections lie in the order given, each aligned, with zeros between."""
+    assert len(structure) == 16, len(structure)
+    offset = pad(HEADER_BYTES + _SECTION.size * len(sections))
+    table, body = b"", b""
+    for kind, data in sections.items():
+        table += _SECTION.pack(kind, offset + len(body), len(data), zlib.crc32(data))
+        body += data.ljust(pad(len(data)), b"\0")
+    header = _HEADER.pack(MAGIC, FORMAT, offset + len(body), *struct.unpack("<4I", structure), len(sections), 0, 0)
+    start = header + struct.pack("<I", zlib.crc32(header + table)) + table
+    return start.ljust(offset, b"\0") + body
+
+
+def unpack(data: bytes) -> Blob:
+    """Take a blob apart. Raises ValueError that names the check which failed, as slm_blob_check does."""
+    if len(data) < HEADER_BYTES:
+        raise ValueError("truncated")
+    magic, version, total, *rest = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise ValueError("not a slm2c blob")
+    if version != FORMAT:
+        raise ValueError(f"format {version}, expected {FORMAT}")
+    count = rest[4]
+    table = data[HEADER_BYTES:HEADER_BYTES + count * _SECTION.size]
+    if total > len(data) or len(table) != count * _SECTION.size:
+        raise ValueError("truncated")
+    (crc,) = struct.unpack_from("<I", data, _HEADER.size)
+    if zlib.crc32(data[:_HEADER.size] + table) != crc:
+        raise ValueError("checksum of the header")
+    sections = {}
+    for kind, offset, size, section_crc in _SECTION.iter_unpack(table):
+        body = data[offset:offset + size]
+        if len(body) != size or zlib.crc32(body) != section_crc:
+            raise ValueError(f"checksum of section {kind}")
+        sections[kind] = body
+    return Blob(struct.pack("<4I", *rest[:4]), sections)
+
+
+def pack_labels(labels: Sequence[str]) -> bytes:
+    """The labels section: uint32 count, uint32 offset of each text, texts in UTF-8 that end with 0."""
+    texts = [label.encode() + b"\0" for label in labels]
+    assert all(b"\0" not in text[:-1] for text in texts), "a label holds a zero byte"
+    start = 4 * (1 + len(texts))
+    offsets = [start + sum(map(len, texts[:i])) for i in range(len(texts))]
+    return struct.pack(f"<{1 + len(texts)}I", len(texts), *offsets) + b"".join(texts)
