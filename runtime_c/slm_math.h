@@ -7,6 +7,13 @@
 
 #include <stdint.h>
 
+/** A function that is inlined into each of its callers, so that an argument which is constant there costs nothing. */
+#if defined(__GNUC__)
+#define SLM_INLINE static inline __attribute__((always_inline))
+#else
+#define SLM_INLINE static inline
+#endif
+
 /** \brief (acc * multiplier + 2^31 >> 32) + offset: what SMMLAR computes. Relies on arithmetic right shifts. */
 static inline int32_t slm_scale(int32_t acc, int32_t multiplier, int32_t offset)
 {
@@ -23,6 +30,53 @@ static inline int32_t slm_clamp(int32_t value, int32_t low, int32_t high)
 static inline int32_t slm_shift_left(int32_t acc, int32_t shift)
 {
     return (int32_t)((uint32_t)acc << (uint32_t)shift);
+}
+
+/** \brief Upper 32 bits of the product. */
+static inline uint32_t slm_high(uint32_t a, uint32_t b)
+{
+    return (uint32_t)(((uint64_t)a * b) >> 32);
+}
+
+/** \brief How many of the upper bits are 0; value is not 0. */
+static inline uint32_t slm_leading_zeros(uint32_t value)
+{
+#if defined(__GNUC__)
+    return (uint32_t)__builtin_clz(value);
+#else
+    uint32_t count = 0u;
+    while ((value << count >> 31) == 0u) {
+        count++;
+    }
+    return count;
+#endif
+}
+
+/** \brief As slm_leading_zeros, of 64 bits. */
+static inline uint32_t slm_leading_zeros_64(uint64_t value)
+{
+    uint32_t upper = (uint32_t)(value >> 32);
+    return upper != 0u ? slm_leading_zeros(upper) : 32u + slm_leading_zeros((uint32_t)value);
+}
+
+/** \brief About 2^62 / x for x >= 2^31, within 2^-28 of it: three Newton steps in Q30 from the chord 48/17 - 32/17 x. */
+static inline uint32_t slm_reciprocal(uint32_t x)
+{
+    uint32_t r = 3031741621u - slm_high(x, 2021161080u);
+    for (uint32_t i = 0; i < 3u; i++) {
+        r = (uint32_t)((uint64_t)r * ((1u << 31) - slm_high(x, r)) >> 30);
+    }
+    return r;
+}
+
+/** \brief About 2^46 / sqrt(x) for x >= 2^30, within 2^-24 of it: Newton steps in Q30 from the chord 2.13 - 1.215 x. */
+static inline uint32_t slm_rsqrt(uint32_t x)
+{
+    uint32_t r = 2287070085u - slm_high(x, 1304596316u);
+    for (uint32_t i = 0; i < 3u; i++) {
+        r = (uint32_t)((uint64_t)r * ((3u << 28) - slm_high(x, slm_high(r, r))) >> 29);
+    }
+    return r;
 }
 
 #endif
