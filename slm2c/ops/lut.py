@@ -3,9 +3,9 @@
 float inputs: x of any shape; attrs: fn, the function as an Expression.
 integer inputs: x int8 or int16, table. Output int8 or int16.
 
-int8 x: table has one entry for each of the 256 values of x, in the output's type: exact up to rounding.
-int16 x: table is int16 [513], f at the points x = -32768 + 128 * i, between which the kernel interpolates linearly. For an
-int8 output its entries are in 1/256 LSB.
+int8 x: the table has one entry for each of the 256 values of x, in the output's type: exact up to rounding.
+int16 x: the table is int16 [513], f at the points x = -32768 + 128 * i, between which the kernel interpolates linearly.
+For an int8 output its entries are in 1/256 LSB.
 
 Where f is undefined (NaN), the table holds f = 0; infinities saturate.
 """
@@ -20,11 +20,11 @@ import numpy as np
 
 from slm2c import core, fixedpoint
 from slm2c.ir import Array, Graph, Node, Quant, Shape, Tensor
-from slm2c.ops.base import Case, KernelCall, OpDef, Special, output_dtype
+from slm2c.ops.base import Case, KernelCall, OpDef, Special
 
 Expression = float | tuple[Any, ...]
-"""A function of one variable: ("x",) itself, a number, or (core operator, *operands), followed by the operator's attrs as a
-tuple of (name, value) pairs if it has any: ("leaky_relu", ("x",), (("alpha", 0.01),))."""
+"""A function of one variable: ("x",) itself, a number, or (core operator, *operands), followed by the operator's attrs,
+if it has any, as a tuple of (name, value) pairs: ("leaky_relu", ("x",), (("alpha", 0.01),))."""
 
 X: Expression = ("x",)
 
@@ -88,7 +88,7 @@ _GRID = np.linspace(-8, 8, 513, dtype=np.float32)
 
 
 def describe(expression: Expression) -> str:
-    """A short canonical text: the name of the function that it equals on [-8, 8], else the expression, such as mul(x, 0.5)."""
+    """A short canonical text: the name of the function it equals on [-8, 8], else itself, such as mul(x, 0.5)."""
     values = evaluate_expression(expression, _GRID)
     for name, known in KNOWN.items():
         # The tolerance tells gelu from gelu_tanh (up to 4.7e-4 apart) and forgives float32 in another order.
@@ -101,9 +101,8 @@ def _text(expression: Expression) -> str:
     if not isinstance(expression, tuple):
         return f"{expression:.6g}"
     op, operands, attrs = _parts(expression)
-    parts = [_text(x) for x in operands] + [
-        f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in attrs.items()
-    ]
+    parts = [_text(x) for x in operands]
+    parts += [f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in attrs.items()]
     return f"{op}({', '.join(parts)})" if parts else op
 
 
@@ -161,7 +160,7 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
 
 
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> float:
-    """Rounding, and for int16 the chord: at most half the table's largest bend, which a kink needs (1/8 if f is smooth)."""
+    """Rounding, and for int16 the chord: at most half the table's largest bend, at a kink (1/8 where f is smooth)."""
     x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
     assert x.quant and out.quant
     if x.dtype == "i8":
