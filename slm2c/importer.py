@@ -298,13 +298,13 @@ class _Translator:
             raise Refused(*_why_unsupported(domain, node.op_type))
         self.check(node, attrs, scope)
         call = Call(
-            self.builder, node.op_type, _label(node), tuple(v.name for v in values), tuple(v.code for v in values), attrs,
+            self.builder, domain, node.op_type, _label(node), tuple(v.name for v in values), tuple(v.code for v in values), attrs,
             scope.opset(domain), tuple(node.output), tuple(scope.declared.get(out) for out in node.output),
             tuple(out in read for out in node.output), self.tensor, self.budget,
             lambda reason, remedy: self.warnings.append(Problem(_label(node), _op_name(node), reason, remedy)))
         results = self.translate(translation, call)
         for i, out in enumerate(node.output):
-            if i >= len(results) and out in read:
+            if out in read and (i >= len(results) or not results[i].name):
                 raise Refused(f"output {i} is unsupported", "export the model without it")
         return results
 

@@ -3,8 +3,8 @@
 `TRANSLATIONS` is the table of them all, by (domain, operator).
 """
 
-from slm2c.onnx_ops import convolution, elementwise, matrix, movement, normalization, quantized, reduction
+from slm2c.onnx_ops import attention, convolution, elementwise, matrix, microsoft, movement, normalization, quantized, reduction
 from slm2c.onnx_ops.base import TRANSLATIONS, Call, Code, Refused, Value
 
-__all__ = ["TRANSLATIONS", "Call", "Code", "Refused", "Value", "convolution", "elementwise", "matrix", "movement", "normalization",
+__all__ = ["TRANSLATIONS", "Call", "Code", "Refused", "Value", "attention", "convolution", "elementwise", "matrix", "microsoft", "movement", "normalization",
            "quantized", "reduction"]

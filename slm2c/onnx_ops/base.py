@@ -120,6 +120,7 @@ class Call:
     """
 
     builder: Builder
+    domain: str
     op_type: str
     name: str
     inputs: tuple[str, ...]

@@ -19,7 +19,7 @@ import numpy as np
 from onnx import GraphProto
 
 from slm2c.ir import DTYPES, Array, Quant
-from slm2c.onnx_ops.base import IR_TYPES, Call, Code, Refused, Result, Value, onnx_op
+from slm2c.onnx_ops.base import IR_TYPES, TRANSLATIONS, Call, Code, Refused, Result, Value, onnx_op
 from slm2c.onnx_ops.convolution import convolve, pool
 from slm2c.onnx_ops.elementwise import cast as plain_cast
 from slm2c.onnx_ops.matrix import scaled
@@ -357,18 +357,23 @@ def qlinear_where(call: Call) -> Result:
 def coded_input(graph: GraphProto, name: str, dtype: str, constant: Callable[[str], Array | None]) -> Code | None:
     """The code of a graph input that the file takes as 8-bit integers and only ever dequantizes, if all readers agree on it.
 
-    The graph under construction then takes its real values. `constant` gives the values of an initializer.
+    Moving elements before that does not matter. The graph under construction then takes the real values of such an input.
+    `constant` gives the values of an initializer.
     """
-    if dtype not in ("i8", "u8"):
-        return None
-    codes: set[Code | None] = set()
-    for node in graph.node:
-        for i in [i for i, read in enumerate(node.input) if read == name]:
-            linear = node.op_type == "DequantizeLinear" or node.op_type.startswith(("QLinear", "QGemm"))
-            scale, zero = (constant(n) for n in (*node.input[i + 1:i + 3], "", "")[:2])
-            if not linear or scale is None or scale.size != 1 or not 0 < scale.item() <= ABSURD_SCALE:
-                return None
-            if zero is not None and zero.size != 1:
-                return None
-            codes.add(Code(Quant(scale.item(), 0 if zero is None else int(zero.item())), dtype))
+    codes: set[Code] = set()
+    moved = [name] if dtype in ("i8", "u8") else []
+    for x in moved:
+        for node in graph.node:
+            for i in [i for i, read in enumerate(node.input) if read == x]:
+                translation = TRANSLATIONS.get((node.domain, node.op_type))
+                if translation is not None and translation.codes == "keep" and i == 0 and node.op_type != "Concat":
+                    moved += [out for out in node.output if out not in moved]
+                    continue
+                linear = node.op_type == "DequantizeLinear" or node.op_type.startswith(("QLinear", "QGemm"))
+                scale, zero = (constant(n) for n in (*node.input[i + 1:i + 3], "", "")[:2])
+                if not linear or scale is None or scale.size != 1 or not 0 < scale.item() <= ABSURD_SCALE:
+                    return None
+                if zero is not None and zero.size != 1:
+                    return None
+                codes.add(Code(Quant(scale.item(), 0 if zero is None else int(zero.item())), dtype))
     return codes.pop() if len(codes) == 1 else None
