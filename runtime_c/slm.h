@@ -26,9 +26,16 @@ typedef enum {
     SLM_ERR_BLOB_CHECKSUM,  /**< the blob is damaged */
     SLM_ERR_LENGTH_ZERO,    /**< n is 0, or the text has no token */
     SLM_ERR_LENGTH_MAX,     /**< n is greater than <NAME>_MAX_TOKENS */
+    SLM_ERR_LENGTH_FIXED,   /**< n must be <NAME>_MAX_TOKENS: this model has a fixed length */
     SLM_ERR_TOKEN,          /**< a token id lies outside the vocabulary */
     SLM_ERR_NOT_READY       /**< the model was not initialised */
 } slm_status;
+
+/** real = scale * (q - zero_point). No kernel touches the float; it is for callers that want real values. */
+typedef struct {
+    float scale;
+    int32_t zero_point;
+} slm_quant;
 
 /** \brief A status as text, for logs; never null. */
 const char *slm_status_text(slm_status status);

@@ -1,0 +1,326 @@
+"""emit: program + memory plan -> C, headers and blob. All text is in templates/; this file only prepares what they show.
+
+Nothing from the ONNX file becomes an identifier or reaches C unescaped: variables are numbered, names appear in comments
+only, through `comment_text`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import string
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from slm2c import blob
+from slm2c.ir import Array, Graph, Tensor
+from slm2c.memory import MemoryPlan
+from slm2c.ops import TABLE
+from slm2c.ops.base import Arg, KernelCall, Special
+from slm2c.passes import Interface
+from slm2c.resources import data_dir
+from slm2c.schedule import ALIGNMENT, Program
+
+_CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
+_STRUCTS = {"layout": "slm_layout"}
+"""C structs of int32_t fields that constants with this suffix are; a params constant is <kernel>_params."""
+
+_C_WORDS = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main".split())
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a text model needs beside its graph: bytes of the tokenizer section, and class names."""
+
+    tokenizer: bytes | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The files of the model itself: C text by path, the blob, and what the C is told about sizes."""
+
+    files: Mapping[str, str]
+    blob: bytes
+    arena_bytes: int
+    runtime: tuple[str, ...]
+    traced: tuple[str, ...]
+
+
+def is_identifier(name: str) -> bool:
+    """Whether `name` can be a prefix of C identifiers and of file names: lower case, not a word of C."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _C_WORDS
+
+
+def comment_text(text: str) -> str:
+    """`text` fit for a C comment: printable ASCII that can neither end the comment nor start a trigraph or a splice."""
+    safe = "".join(c if c in string.printable and c not in "\r\n\t\v\f\\?" else "_" for c in text)
+    return safe.replace("*/", "*_").replace("/*", "/_")[:120]
+
+
+def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool) -> Emitted:
+    """C source, header and blob of a model called `name`."""
+    assert is_identifier(name), name
+    model = _Model(program, plan, interface, texts, name, fixed)
+    context = model.context()
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(data_dir("templates") / "model"), autoescape=False,
+                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    files = {f"{name}{suffix}": templates.get_template(f"model{suffix}.j2").render(m=context) for suffix in (".h", ".c")}
+    sections = {blob.WEIGHTS: model.weights_bytes}
+    if texts.tokenizer is not None:
+        sections[blob.TOKENIZER] = texts.tokenizer
+    if texts.labels is not None:
+        sections[blob.LABELS] = blob.pack_labels(texts.labels)
+    return Emitted(files, blob.pack(model.structure, sections), model.arena_bytes, model.runtime,
+                   tuple(call.node.outputs[0] for call in program.calls))
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A constant in the weights struct: member `member` of C type `ctype`, an array of `count` unless it is a struct."""
+
+    member: str
+    ctype: str
+    count: int
+    data: bytes
+
+
+class _Model:
+    """The facts that the templates show, computed once from program and plan."""
+
+    def __init__(self, program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool):
+        self.program, self.plan, self.interface, self.texts, self.name, self.fixed = program, plan, interface, texts, name, fixed
+        self.graph: Graph = program.graph
+        self.numbers = {x: i for i, x in enumerate([*self.graph.inputs, *(n.outputs[0] for n in self.graph.nodes)])}
+        self.variables = self._variables()
+        self.groups: list[dict[str, Any]] = []
+        self.members: dict[str, str] = {}
+        self.weights_bytes = self._weights()
+        self.text_offset = blob.pad(plan.arena_bytes)
+        self.classes = self._classes()
+        lookups = len(interface.lookups) if interface else 0
+        self.scores_offset = self.text_offset + blob.pad(4 * self.max_tokens * lookups)
+        self.arena_bytes = max(ALIGNMENT, self.text_offset)
+        if texts.tokenizer is not None and self.classes:
+            self.arena_bytes = self.scores_offset + blob.pad(2 * self.classes)
+        self.runtime = _runtime_files(tuple(sorted({c.symbol for c in program.calls} | self._extra_symbols())))
+
+    @property
+    def max_tokens(self) -> int:
+        return self.interface.max_tokens if self.interface else 0
+
+    def _extra_symbols(self) -> set[str]:
+        return ({"slm_blob_check", "slm_status_text"} | ({"slm_tokenize"} if self.texts.tokenizer is not None else set())
+                | ({"slm_top_s16"} if self.classes else set()))
+
+    def _variables(self) -> dict[str, str]:
+        """C variables of all tensors: t<number>, and names with a meaning for inputs and outputs."""
+        found = {x: f"t{i}" for x, i in self.numbers.items()}
+        lookups = list(self.interface.lookups) if self.interface else []
+        found |= {x: ("token_ids" if i == 0 else f"ids_{i + 1}") for i, x in enumerate(lookups) if x in found}
+        others = [x for x in self.graph.inputs if x not in lookups]
+        found |= {x: ("input" if len(others) == 1 else f"input_{i}") for i, x in enumerate(others)}
+        outputs = list(dict.fromkeys(self.graph.outputs))
+        return found | {x: ("output" if len(outputs) == 1 else f"output_{i}") for i, x in enumerate(outputs)}
+
+    def _classes(self) -> int:
+        """Number of classes if the model has one int16 vector of scores, else 0."""
+        outputs = set(self.graph.outputs)
+        tensor = self.graph.tensors[self.graph.outputs[0]]
+        vector = len(outputs) == 1 and tensor.token_axis is None and tensor.size == tensor.shape[-1] > 1
+        return tensor.size if vector and tensor.dtype == "i16" and (self.texts.tokenizer or self.texts.labels) else 0
+
+    def _weights(self) -> bytes:
+        """Fill `groups` and `members`; return the section's bytes, which have the layout of the C struct."""
+        self._add_group("io", "", self._io_members())
+        seen: dict[tuple[str, bytes], str] = {}
+        for call in self.program.calls:
+            node = call.node
+            group, members = f"n{self.numbers[node.outputs[0]]}", []
+            for const in [a for a in call.args if isinstance(a, str)]:
+                value = call.consts.get(const, self.graph.consts.get(const))
+                if value is None or const in self.members:
+                    continue
+                member = _member(const, value, TABLE[node.op].kernel)
+                path = f"{'&' if not member.count else ''}w->{group}.{member.member}"
+                key = member.ctype, member.data
+                if len(member.data) >= 64 and key in seen:
+                    self.members[const] = seen[key]
+                    continue
+                seen[key] = self.members[const] = path
+                members.append(member)
+            if members:
+                self._add_group(group, comment_text(node.name), members)
+        return b"".join(group["data"] for group in self.groups)
+
+    def _io_members(self) -> list[_Member]:
+        quants = [[self.graph.tensors[x].quant for x in names if self.graph.tensors[x].quant] for names in (
+            self.graph.inputs, dict.fromkeys(self.graph.outputs))]
+        packed = [b"".join(struct.pack("<fi", q.scale, q.zero_point) for q in row if q) for row in quants]
+        last = quants[1][0]
+        assert last is not None
+        score = min(round(last.scale * 2**36), 2**62)
+        return [_Member(name, "slm_quant", len(row), data) for name, row, data in zip(("input", "output"), quants, packed, strict=True)
+                if row] + [_Member("score_multiplier", "int64_t", 0, struct.pack("<q", score))]
+
+    def _add_group(self, name: str, comment: str, members: list[_Member]) -> None:
+        offset = sum(len(g["data"]) for g in self.groups)
+        data = b"".join(m.data.ljust(blob.pad(len(m.data)), b"\0") for m in members)
+        self.groups.append({"name": name, "comment": comment, "members": members, "offset": offset, "data": data})
+
+    def _argument(self, call: KernelCall, arg: Arg) -> str:
+        if arg is Special.TOKENS:
+            return "n" if self.interface else "1u"
+        if arg is Special.NULL:
+            return "NULL"
+        if arg is Special.SCRATCH:
+            return f"arena + {self.plan.offset(self.program.scratch[call.node.outputs[0]])}u"
+        if isinstance(arg, str):
+            return self.members.get(arg) or self.variables[arg]
+        assert isinstance(arg, int), arg
+        return f"{arg}u" if arg >= 0 else str(arg)
+
+    def _call(self, call: KernelCall) -> dict[str, Any]:
+        out = call.node.outputs[0]
+        tensor, place = self.graph.tensors[out], self.program.places[out]
+        variable, ctype = self.variables[out], _CTYPES[tensor.dtype]
+        shape = ", ".join("n" if i == tensor.token_axis else str(d) for i, d in enumerate(tensor.shape))
+        scale = f", scale {tensor.quant.scale:.6g}, zero point {tensor.quant.zero_point}" if tensor.quant else ""
+        declaration = ""
+        if place.buffer:
+            declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {self.plan.offset(place.buffer) + place.offset}u);"
+        per_token = tensor.nbytes // tensor.shape[tensor.token_axis] if tensor.token_axis is not None else 0
+        arguments = ", ".join(self._argument(call, a) for a in call.args)
+        return {"comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
+                "declaration": declaration, "text": f"{call.symbol}({arguments});", "index": self.numbers[out], "output": variable,
+                "bytes": f"(size_t)n * {per_token}u" if per_token else f"{tensor.nbytes}u"}
+
+    def _aliases(self) -> dict[str, list[str]]:
+        """Declarations of the views without a call, by the tensor after whose call they can stand."""
+        found: dict[str, list[str]] = {}
+        called = {call.node.outputs[0] for call in self.program.calls}
+        last = ""
+        for node in self.graph.nodes:
+            out = node.outputs[0]
+            if out in called:
+                last = out
+                continue
+            tensor, place = self.graph.tensors[out], self.program.places[out]
+            ctype = _CTYPES[tensor.dtype]
+            found.setdefault(last, []).append(
+                f"{ctype} *const {self.variables[out]} = ({ctype} *)(void *)(arena + {self.plan.offset(place.buffer) + place.offset}u);")
+        return found
+
+    def _io(self, x: str, macro: str, doc: str) -> dict[str, Any]:
+        tensor: Tensor = self.graph.tensors[x]
+        shape = "[" + ", ".join("n" if i == tensor.token_axis else str(d) for i, d in enumerate(tensor.shape)) + "]"
+        lookup = self.interface is not None and x in self.interface.lookups
+        return {"variable": self.variables[x], "macro": macro, "size": tensor.size, "shape_text": shape, "lookup": lookup,
+                "tokens": tensor.token_axis is not None, "ctype": _CTYPES[tensor.dtype], "limit": self._limit(x) if lookup else 0,
+                "doc": f"{shape} {doc}"}
+
+    def _limit(self, x: str) -> int:
+        """Rows of the smallest table that ids of this input index."""
+        return min(self.graph.consts[node.inputs[self._table(node.inputs, i)]].shape[0] for node in self.graph.nodes
+                   for i, name in enumerate(node.inputs) if node.op == "embedding" and name == x)
+
+    def _table(self, inputs: tuple[str, ...], lookup: int) -> int:
+        """Index of the table that belongs to an embedding's lookup: int constants follow the activations in order."""
+        activations = [i for i, x in enumerate(inputs) if x not in self.graph.consts]
+        return len(activations) + activations.index(lookup)
+
+    def _body(self) -> list[dict[str, Any]]:
+        aliases = self._aliases()
+        assert "" not in aliases, "a view of an input needs a call"
+        calls = [self._call(call) for call in self.program.calls]
+        for call, node in zip(calls, (c.node for c in self.program.calls), strict=True):
+            call["after"] = aliases.get(node.outputs[0], [])
+        return calls
+
+    def context(self) -> dict[str, Any]:
+        inputs = [self._io(x, f"INPUT_{i}", "ids" if self.graph.tensors[x].dtype == "i32" else f"quantized with {self.name}_input_quant")
+                  for i, x in enumerate(self.graph.inputs)]
+        outputs = [self._io(x, f"OUTPUT_{i}", f"quantized as {self.name}_output_quant says; may not lie in the arena")
+                   for i, x in enumerate(dict.fromkeys(self.graph.outputs))]
+        tokens = self.interface is not None
+        parameters = [f"const {self.name}_model *model", *(f"const {io['ctype']} *{io['variable']}" for io in inputs),
+                      *(["uint32_t n"] if tokens else []), *(f"{io['ctype']} *{io['variable']}" for io in outputs)]
+        vocabulary = next((io["limit"] for io in inputs if io["lookup"]), 0)
+        body = self._body()
+        text = " ".join(c["declaration"] + c["text"] for c in body)
+        headers = sorted({h for c in self.program.calls for h in _headers_of(c.symbol)} | {"slm_blob.h"}
+                         | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
+                         | ({"slm_classify.h"} if self.classes else set()))
+        last = self.graph.producers()[self.graph.outputs[0]]
+        self.structure = self._structure(body, inputs, outputs)
+        return {
+            "name": self.name, "upper": self.name.upper(), "title": f"the model {self.name}", "arena_bytes": self.arena_bytes,
+            "tokens": tokens, "fixed": self.fixed, "max_tokens": self.max_tokens, "vocabulary": vocabulary,
+            "inputs": inputs, "outputs": outputs, "run_parameters": ", ".join(parameters),
+            "weights": self.groups, "weights_bytes": len(self.weights_bytes), "structure": struct.unpack("<4I", self.structure),
+            "calls": body, "uses_weights": "w->" in text, "uses_arena": "arena" in text, "headers": headers,
+            "tokenizer": self.texts.tokenizer is not None, "classes": self.classes, "probabilities": last.op == "softmax",
+            "input_quants": sum(self.graph.tensors[x].quant is not None for x in self.graph.inputs),
+            "text_offset": self.text_offset, "scores_offset": self.scores_offset,
+            "classify_arguments": ", ".join(["model", "ids", *(io["variable"] for io in inputs[1:]), "n", "scores"])}
+
+    def _structure(self, body: list[dict[str, Any]], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> bytes:
+        """Hash of what code and blob must agree on: types and offsets of the weights, calls, sizes of inputs and outputs."""
+        facts = [[[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
+                 [[c["text"], c["declaration"]] for c in body], [[io["size"], io["limit"]] for io in inputs],
+                 [io["size"] for io in outputs], self.texts.tokenizer is not None, self.classes]
+        return hashlib.sha256(json.dumps([blob.FORMAT, *facts]).encode()).digest()[:16]
+
+
+def _member(const: str, value: Array, kernel: str) -> _Member:
+    suffix = re.sub(r"[^a-z0-9_]", "_", const.rsplit(".", 1)[-1])
+    if suffix == "params" or suffix in _STRUCTS:
+        return _Member(suffix, _STRUCTS.get(suffix, f"{kernel}_params"), 0, value.astype("<i4").tobytes())
+    little = value.astype(value.dtype.newbyteorder("<"))
+    ctype = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
+             "uint32": "uint32_t"}[value.dtype.name]
+    return _Member(suffix, ctype, int(np.prod(value.shape, dtype=np.int64)), little.tobytes())
+
+
+@cache
+def _sources() -> Mapping[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(data_dir("runtime_c").glob("*.[ch]"))}
+
+
+@cache
+def _headers_of(symbol: str) -> tuple[str, ...]:
+    """The header that declares a runtime function."""
+    return tuple(name for name, text in _sources().items() if name.endswith(".h") and re.search(rf"\b{symbol}\(", text))[:1]
+
+
+def _runtime_files(symbols: tuple[str, ...]) -> tuple[str, ...]:
+    """The runtime's files that define these functions, and what they include."""
+    wanted: list[str] = []
+    for symbol in symbols:
+        found = [name for name, text in _sources().items() if name.endswith(".c") and re.search(
+            rf"^(?!static)[a-z_][\w \*]*\b{symbol}\([^;]*?\)\s*\{{", text, re.MULTILINE | re.DOTALL)]
+        assert len(found) == 1, f"{symbol} is defined in {found}"
+        wanted += found
+    files: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name in files:
+            continue
+        files.add(name)
+        for header in re.findall(r'#include "(\w+\.h)"', _sources()[name]):
+            wanted.append(header)
+            if header.replace(".h", ".c") in _sources():
+                wanted.append(header.replace(".h", ".c"))
+    return tuple(sorted(files))
+
+
+__all__ = ["Emitted", "Texts", "comment_text", "emit", "is_identifier"]
