@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from slm2c.ops import add, linear, lut, softmax
+from slm2c.ops import add, linear, lut, softmax, view
 from slm2c.ops.base import OpDef
 
 TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for module in (
@@ -13,4 +13,5 @@ TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for mod
     linear,
     lut,
     softmax,
+    view,
 )})
