@@ -81,7 +81,7 @@ def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts:
     if texts.labels is not None:
         sections[blob.LABELS] = blob.pack_labels(texts.labels)
     return Emitted(files, blob.pack(model.structure, sections), model.arena_bytes, model.runtime,
-                   tuple(call.node.outputs[0] for call in program.calls))
+                   tuple(call.node.outputs[0] for call in program.calls if call.symbol))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Model:
         self.arena_bytes = max(ALIGNMENT, self.text_offset)
         if texts.tokenizer is not None and self.classes:
             self.arena_bytes = self.scores_offset + blob.pad(2 * self.classes)
-        self.runtime = _runtime_files(tuple(sorted({c.symbol for c in program.calls} | self._extra_symbols())))
+        self.runtime = _runtime_files(tuple(sorted({c.symbol for c in program.calls if c.symbol} | self._extra_symbols())))
 
     @property
     def max_tokens(self) -> int:
@@ -196,29 +196,15 @@ class _Model:
         shape = ", ".join("n" if i == tensor.token_axis else str(d) for i, d in enumerate(tensor.shape))
         scale = f", scale {tensor.quant.scale:.6g}, zero point {tensor.quant.zero_point}" if tensor.quant else ""
         declaration = ""
-        if place.buffer:
+        if not call.symbol:
+            declaration = f"{ctype} *const {variable} = {self.variables[call.node.inputs[0]]} + {call.args[1]};"
+        elif place.buffer:
             declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {self.plan.offset(place.buffer) + place.offset}u);"
         per_token = tensor.nbytes // tensor.shape[tensor.token_axis] if tensor.token_axis is not None else 0
         arguments = ", ".join(self._argument(call, a) for a in call.args)
         return {"comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
-                "declaration": declaration, "text": f"{call.symbol}({arguments});", "index": self.numbers[out], "output": variable,
+                "declaration": declaration, "text": f"{call.symbol}({arguments});" if call.symbol else "", "index": self.numbers[out], "output": variable,
                 "bytes": f"(size_t)n * {per_token}u" if per_token else f"{tensor.nbytes}u"}
-
-    def _aliases(self) -> dict[str, list[str]]:
-        """Declarations of the views without a call, by the tensor after whose call they can stand."""
-        found: dict[str, list[str]] = {}
-        called = {call.node.outputs[0] for call in self.program.calls}
-        last = ""
-        for node in self.graph.nodes:
-            out = node.outputs[0]
-            if out in called:
-                last = out
-                continue
-            tensor, place = self.graph.tensors[out], self.program.places[out]
-            ctype = _CTYPES[tensor.dtype]
-            found.setdefault(last, []).append(
-                f"{ctype} *const {self.variables[out]} = ({ctype} *)(void *)(arena + {self.plan.offset(place.buffer) + place.offset}u);")
-        return found
 
     def _io(self, x: str, macro: str, doc: str) -> dict[str, Any]:
         tensor: Tensor = self.graph.tensors[x]
@@ -238,14 +224,6 @@ class _Model:
         activations = [i for i, x in enumerate(inputs) if x not in self.graph.consts]
         return len(activations) + activations.index(lookup)
 
-    def _body(self) -> list[dict[str, Any]]:
-        aliases = self._aliases()
-        assert "" not in aliases, "a view of an input needs a call"
-        calls = [self._call(call) for call in self.program.calls]
-        for call, node in zip(calls, (c.node for c in self.program.calls), strict=True):
-            call["after"] = aliases.get(node.outputs[0], [])
-        return calls
-
     def context(self) -> dict[str, Any]:
         inputs = [self._io(x, f"INPUT_{i}", "ids" if self.graph.tensors[x].dtype == "i32" else f"quantized with {self.name}_input_quant")
                   for i, x in enumerate(self.graph.inputs)]
@@ -255,9 +233,9 @@ class _Model:
         parameters = [f"const {self.name}_model *model", *(f"const {io['ctype']} *{io['variable']}" for io in inputs),
                       *(["uint32_t n"] if tokens else []), *(f"{io['ctype']} *{io['variable']}" for io in outputs)]
         vocabulary = next((io["limit"] for io in inputs if io["lookup"]), 0)
-        body = self._body()
+        body = [self._call(call) for call in self.program.calls]
         text = " ".join(c["declaration"] + c["text"] for c in body)
-        headers = sorted({h for c in self.program.calls for h in _headers_of(c.symbol)} | {"slm_blob.h"}
+        headers = sorted({h for c in self.program.calls if c.symbol for h in _headers_of(c.symbol)} | {"slm_blob.h"}
                          | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
                          | ({"slm_classify.h"} if self.classes else set()))
         last = self.graph.producers()[self.graph.outputs[0]]

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slm2c.ir import Graph, Node
+import numpy as np
+
+from slm2c.ir import DTYPES, Graph, Node
 from slm2c.memory import Buffer
 from slm2c.ops import TABLE
 from slm2c.ops.base import KernelCall
@@ -28,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Program:
-    """Kernel calls in order and where their operands are; `scratch` names the buffer of the call for a node's output."""
+    """Kernel calls in order, those without a symbol included, and where their operands are; `scratch` names the buffer of the call for a node's output."""
 
     graph: Graph
     calls: tuple[KernelCall, ...]
@@ -48,12 +50,14 @@ def schedule(graph: Graph) -> Program:
     for step, node in enumerate(graph.nodes):
         out = node.outputs[0]
         call = TABLE[node.op].lower(node, graph)
-        source = places.get(node.inputs[0], Place(""))
-        if call.alias is not None and out not in graph.outputs and source.buffer:
-            places[out] = Place(source.buffer, source.offset + call.alias)
-            lives[source.buffer][1] = max(lives[source.buffer][1], last[out])
-            continue
         calls.append(call)
+        if not call.symbol:
+            source, width = places[node.inputs[0]], np.dtype(DTYPES[graph.tensors[out].dtype]).itemsize
+            assert isinstance(call.args[1], int)
+            places[out] = Place(source.buffer, source.offset + call.args[1] * width)
+            if source.buffer:
+                lives[source.buffer][1] = max(lives[source.buffer][1], last[out])
+            continue
         if call.scratch:
             scratch[out] = f"scratch of {out}"
             sizes[scratch[out]], lives[scratch[out]] = call.scratch, [step, step]

@@ -40,8 +40,8 @@ Arg = str | int | Special
 class KernelCall:
     """One call of a C function. `consts` are further arrays for the blob (repacked weights), named by `args`.
 
-    `scratch` counts bytes at the maximum token count. `alias` is not None for a view that needs no call where the output may
-    lie in the first input, that many bytes from its start; the call is made all the same where the memory is apart.
+    `scratch` counts bytes at the maximum token count. A call without a symbol, of (input, offset, output), says that the
+    output lies in the input's memory, that many elements from its start: nothing is called.
     """
 
     symbol: str
@@ -49,7 +49,6 @@ class KernelCall:
     node: Node
     consts: Mapping[str, Array] = field(default_factory=dict)
     scratch: int = 0
-    alias: int | None = None
 
 
 @dataclass(frozen=True)
