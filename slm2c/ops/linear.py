@@ -86,10 +86,10 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
 
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:
     """Half an LSB for the output, half for the bias, and half an LSB of each weight times its activation."""
-    x, weight, _ = inputs
+    x, weight, bias = inputs
     x_quant, out_quant = tensors[node.inputs[0]].quant, tensors[node.outputs[0]].quant
-    assert x is not None and weight is not None and x_quant and out_quant
-    _, scale = quantize_weight(weight)
+    assert x is not None and weight is not None and bias is not None and x_quant and out_quant
+    _, scale = quantize_weight(weight, scale_floor(bias, x_quant, out_quant))
     return np.asarray(0.51 + (np.abs(x).sum(axis=1, keepdims=True) + x_quant.scale) * scale / 2 / out_quant.scale)
 
 

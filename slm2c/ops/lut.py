@@ -113,7 +113,8 @@ def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
 
 def _eval_float(node: Node, inputs: Sequence[Array | None]) -> Array:
     assert inputs[0] is not None
-    return evaluate_expression(node.attrs["fn"], inputs[0])
+    y = evaluate_expression(node.attrs["fn"], inputs[0])
+    return np.where(np.isnan(y), np.float32(0), y)
 
 
 def _points(dtype: str) -> Array:
@@ -123,7 +124,7 @@ def _points(dtype: str) -> Array:
 
 def _values(node: Node, x: Quant, dtype: str) -> Array:
     """The function at the points of its table."""
-    return np.nan_to_num(evaluate_expression(node.attrs["fn"], fixedpoint.dequantize(_points(dtype), x)), nan=0.0)
+    return np.nan_to_num(_eval_float(node, [fixedpoint.dequantize(_points(dtype), x)]))
 
 
 def _quantize(
