@@ -8,31 +8,18 @@ as shapes are known.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto
-
-from slm2c.core import Builder, known
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Array, Graph, Node, Shape, Tensor
-from slm2c.onnx_binding import bind_inputs, contradicts, declared_shape
-from slm2c.onnx_file import locate, read_model, tensor_values, type_name
-from slm2c.onnx_ops import TRANSLATIONS, Call, Refused, Value
-from slm2c.onnx_ops.base import IR_TYPES, Budget, Code, Dim, Translation
-from slm2c.onnx_ops.quantized import as_integers, coded_input, hint
-
-MAX_NODES = 100_000
-"""Nodes that one import translates, functions expanded: far beyond any model, and a stop to functions that multiply."""
-
-MAX_DEPTH = 32
-"""Depth of functions within functions and branches within branches."""
-
-_ABSENT = Value("")
+from slm2c.ir import Graph, Shape
+from slm2c.onnx_binding import bind_inputs
+from slm2c.onnx_file import locate, read_model, type_name
+from slm2c.onnx_graph import Scope, Translator, op_name
+from slm2c.onnx_ops.base import IR_TYPES, Code, Refused
+from slm2c.onnx_weights import inspect_weights
 
 
 @dataclass(frozen=True)
@@ -95,336 +82,33 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
                                    "export the weights as dense tensors"))
     constants = {tensor.name for tensor in graph.initializer}
     bound = bind_inputs([value for value in graph.input if value.name not in constants], shapes or {})
-    state = _Translator(model, file.parent)
-    scope = _Scope({}, {o.domain: o.version for o in model.opset_import}, {}, {}, 0)
+    state = Translator(model, file.parent)
+    scope = Scope({}, {o.domain: o.version for o in model.opset_import}, {}, {}, 0)
     for input_name, (shape, elem_type) in bound.items():
         scope.names[input_name] = state.input(graph, input_name, shape, IR_TYPES[elem_type])
-    state.graph(graph, scope)
+    try:
+        state.graph(graph, scope)
+    except Refused as refusal:
+        raise CompileError(Problem(str(file), "", refusal.reason, refusal.remedy)) from refusal
     outputs = [scope.names[value.name] for value in graph.output]
-    built = state.builder.graph(name or file.stem, [value.name for value in outputs])
+    built = state.builder.graph(name or _name_of(path), [value.name for value in outputs])
+    faults, doubts = inspect_weights(built, {value.name: label for label, value in scope.names.items()})
     return Imported(
         graph=built,
-        problems=tuple(state.problems_of(built)),
-        warnings=tuple(state.warnings),
+        problems=(*state.problems_of(built), *faults),
+        warnings=(*state.warnings, *doubts),
         inputs=tuple(Port(n, type_name(t), s, scope.names[n].code) for n, (s, t) in bound.items()),
         outputs=tuple(Port(declared.name, type_name(declared.type.tensor_type.elem_type),
                            built.tensors[value.name].shape, value.code)
                       for declared, value in zip(graph.output, outputs, strict=True)),
-        ops=MappingProxyType(dict(sorted(Counter(_op_name(node) for node in graph.node).items()))),
+        ops=MappingProxyType(dict(sorted(Counter(op_name(node) for node in graph.node).items()))),
         parameters=state.parameters,
         opset=scope.opset(""),
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         hints=sum(tensor.quant is not None for tensor in built.tensors.values()))
 
 
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
-
-
-def _op_name(node: NodeProto) -> str:
-    domain = _domain(node.domain)
-    return f"{domain}:{node.op_type}" if domain else node.op_type
-
-
-def _label(node: NodeProto) -> str:
-    return node.name or next((out for out in node.output if out), "")
-
-
-@dataclass(frozen=True)
-class _Scope:
-    """What a graph, branch or function body sees: values by name, the shapes that the file declares for them, opsets by
-    domain, attributes of the function called.
-    """
-
-    names: dict[str, Value]
-    opsets: Mapping[str, int]
-    declared: dict[str, tuple[Dim, ...] | None]
-    attrs: Mapping[str, AttributeProto]
-    depth: int
-
-    def opset(self, domain: str) -> int:
-        """Version of a domain; ONNX's own goes by two names."""
-        return self.opsets.get(domain, self.opsets.get("ai.onnx", 0) if domain == "" else 0)
-
-
-def _captured(graph: GraphProto) -> set[str]:
-    """Names that a branch reads from the scopes around it."""
-    own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
-    own.update(out for node in graph.node for out in node.output)
-    read = {name for node in graph.node for name in _reads(node)} | {value.name for value in graph.output}
-    return read - own
-
-
-def _reads(node: NodeProto) -> list[str]:
-    names = [name for name in node.input if name]
-    for attr in node.attribute:
-        for branch in [attr.g] if attr.type == AttributeProto.GRAPH else attr.graphs:
-            names += sorted(_captured(branch))
-    return names
-
-
-def _live(nodes: Sequence[NodeProto], wanted: Iterable[str], given: Iterable[str]) -> list[NodeProto]:
-    """The nodes that `wanted` depends on, each behind those it reads.
-
-    Raises CompileError for a value that is written twice, never, or by way of itself.
-    """
-    given = set(given)
-    writer: dict[str, int] = {}
-    problems: list[Problem] = []
-    for i, node in enumerate(nodes):
-        for out in filter(None, node.output):
-            if out in writer or out in given:
-                problems.append(Problem(_label(node), node.op_type, f"writes '{out}', which is already defined",
-                                        "export the model again"))
-            writer[out] = i
-    order: list[NodeProto] = []
-    state = [0] * len(nodes)  # 0 untouched, 1 on the stack, 2 done
-    stack: list[tuple[int, list[str]]] = [(-1, list(wanted)[::-1])]
-    while stack:
-        index, todo = stack[-1]
-        if not todo:
-            stack.pop()
-            if index >= 0:
-                state[index] = 2
-                order.append(nodes[index])
-            continue
-        name = todo.pop()
-        below = writer.get(name)
-        if below is None:
-            if name not in given:
-                reader = nodes[index] if index >= 0 else None
-                problems.append(Problem(_label(reader) if reader else name, reader.op_type if reader else "",
-                                        f"reads '{name}', which nothing defines" if reader else
-                                        "is an output that nothing defines", "export the model again"))
-                given.add(name)
-        elif state[below] == 1:
-            problems.append(Problem(_label(nodes[below]), nodes[below].op_type, "depends on its own output: the graph has "
-                                    "a cycle", "export the model without loops"))
-            raise CompileError(problems)
-        elif state[below] == 0:
-            state[below] = 1
-            stack.append((below, _reads(nodes[below])[::-1]))
-    if problems:
-        raise CompileError(problems)
-    return order
-
-
-class _Translator:
-    """The graph under construction and what was found on the way."""
-
-    def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        self.builder = Builder()
-        self.budget = Budget()
-        self.folder = folder
-        self.ir_version = model.ir_version
-        self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
-        self.found: dict[str, Problem] = {}  # first output of a raw node -> why it is raw
-        self.general: list[Problem] = []
-        self.warnings: list[Problem] = []
-        self.unknown: set[str] = set()  # values whose type could not be inferred
-        self.raw_values: set[str] = set()  # what nodes that were not understood write
-        self.parameters = 0
-        self.translated = 0
-
-    def problems_of(self, graph: Graph) -> list[Problem]:
-        """What concerns the file as a whole and the nodes that are left in `graph`."""
-        return [*self.general, *(self.found[out] for node in graph.nodes for out in node.outputs[:1] if out in self.found)]
-
-    def tensor(self, proto: TensorProto) -> Array:
-        """Values of a tensor in the file; NaN is reported."""
-        values = tensor_values(proto, self.folder)
-        if values.dtype.kind == "f" and (count := int(np.isnan(values).sum())):
-            self.general.append(Problem(proto.name, "", f"holds {count:,} NaN among {values.size:,} values",
-                                        "training has failed or the file is damaged"))
-        self.parameters += values.size
-        return values
-
-    def graph(self, graph: GraphProto, scope: _Scope) -> None:
-        """Translate what the graph's outputs depend on, into `scope`."""
-        defined = {*scope.names, *(tensor.name for tensor in graph.initializer)}
-        nodes = _live(graph.node, [value.name for value in graph.output], defined)
-        read = {name for node in nodes for name in _reads(node)} | {value.name for value in graph.output}
-        for tensor in graph.initializer:
-            if tensor.name in read:
-                scope.names[tensor.name] = Value(self.builder.const(self.tensor(tensor)))
-        scope.declared.update((value.name, declared_shape(value)) for value in [*graph.value_info, *graph.output])
-        self.nodes(nodes, read, scope)
-        for name, dims in scope.declared.items():
-            found = scope.names.get(name, _ABSENT).name
-            if found and found not in self.raw_values and contradicts(dims, self.builder.shape(found)):
-                self.general.append(Problem(
-                    name, "", f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
-                    "export the model again, or run onnx.shape_inference on it to see where they part"))
-
-    def input(self, graph: GraphProto, name: str, shape: Shape, dtype: str) -> Value:
-        """Declare a graph input; one that is only ever dequantized takes the real values."""
-        constants = {t.name: t for t in graph.initializer if t.name}
-        code = coded_input(graph, name, dtype, lambda n: self.tensor(constants[n]) if n in constants else None)
-        if code is None:
-            return Value(self.builder.input(name, shape, dtype))
-        self.builder.input(name, shape, "f32")
-        self.builder.tensors[name] = replace(self.builder.tensors[name], quant=hint(code))
-        return Value(name, code)
-
-    def nodes(self, nodes: Sequence[NodeProto], read: set[str], scope: _Scope) -> None:
-        """Translate `nodes`, which are in order; `read` are the names that anything needs."""
-        for node in nodes:
-            self.translated += 1
-            if self.translated > MAX_NODES:
-                raise CompileError(Problem("", "", f"the model has more than {MAX_NODES:,} nodes", "use a smaller model"))
-            values = [scope.names[name] if name else _ABSENT for name in node.input]
-            try:
-                results = self.node(node, values, read, scope)
-            except Refused as refusal:
-                results = self.raw(node, values, scope)
-                problem = Problem(_label(node), _op_name(node), refusal.reason, refusal.remedy)
-                self.found[results[0].name] = problem
-            scope.names.update(zip(filter(None, node.output), (
-                value for name, value in zip(node.output, results, strict=False) if name), strict=False))
-
-    def node(self, node: NodeProto, values: list[Value], read: set[str], scope: _Scope) -> list[Value]:
-        """The outputs of one node; Refused if it cannot be translated."""
-        if any(value.name in self.unknown for value in values):
-            return self.raw(node, values, scope)
-        attrs = {a.name: a for a in self.attributes(node, scope)}
-        domain = _domain(node.domain)
-        function = self.functions.get((domain, node.op_type, node.overload))
-        if function is not None:
-            return self.function(function, values, attrs, scope)
-        if (domain, node.op_type) == ("", "If"):
-            return self.branch(values, attrs, scope)
-        translation = TRANSLATIONS.get((domain, node.op_type))
-        if translation is None:
-            raise Refused(*_why_unsupported(domain, node.op_type))
-        self.check(node, attrs, scope)
-        call = Call(
-            self.builder, domain, node.op_type, _label(node), tuple(v.name for v in values), tuple(v.code for v in values), attrs,
-            scope.opset(domain), tuple(node.output), tuple(scope.declared.get(out) for out in node.output),
-            tuple(out in read for out in node.output), self.tensor, self.budget,
-            lambda reason, remedy: self.warnings.append(Problem(_label(node), _op_name(node), reason, remedy)))
-        results = self.translate(translation, call)
-        for i, out in enumerate(node.output):
-            if out in read and (i >= len(results) or not results[i].name):
-                raise Refused(f"output {i} is unsupported", "export the model without it")
-        return results
-
-    def translate(self, translation: Translation, call: Call) -> list[Value]:
-        """Call `translation` with the codes of its inputs treated as it wants them."""
-        codes = {code for code in call.codes if code is not None}
-        kept = None
-        if codes and translation.codes == "keep" and len(codes) == 1 and call.codes[0] is not None:
-            plain = [x for x, code in zip(call.inputs, call.codes, strict=True) if x and code is None]
-            kept = call.codes[0] if all(call.dtype(x) in ("i64", "i32", "bool") for x in plain) else None
-        if codes and kept is None and translation.codes != "own":
-            call.inputs = tuple(x if code is None else as_integers(call, x, code)
-                                for x, code in zip(call.inputs, call.codes, strict=True))
-        results = translation.function(call)
-        results = [results] if isinstance(results, (str, Value)) else results
-        return [value if isinstance(value, Value) else Value(value, kept) for value in results]
-
-    def attributes(self, node: NodeProto, scope: _Scope) -> list[AttributeProto]:
-        """The node's attributes; those that refer to an attribute of the function around it with that one's value."""
-        found = []
-        for attr in node.attribute:
-            if not attr.ref_attr_name:
-                found.append(attr)
-            elif attr.ref_attr_name in scope.attrs:
-                actual = AttributeProto()
-                actual.CopyFrom(scope.attrs[attr.ref_attr_name])
-                actual.name = attr.name
-                found.append(actual)
-        return found
-
-    def check(self, node: NodeProto, attrs: Mapping[str, AttributeProto], scope: _Scope) -> None:
-        """Refuse what ONNX's own definition of the operator rules out: missing inputs, attributes of a wrong type."""
-        domain = _domain(node.domain)
-        if not onnx.defs.has(node.op_type, scope.opset(domain), domain):
-            return  # an operator newer than the opset, or not of ONNX; onnxruntime takes them, too
-        resolved = NodeProto()
-        resolved.CopyFrom(node)
-        del resolved.attribute[:]
-        resolved.attribute.extend(attrs.values())
-        context = onnx.checker.C.CheckerContext()
-        context.ir_version = self.ir_version
-        context.opset_imports = {domain: scope.opset(domain)}
-        try:
-            onnx.checker.check_node(resolved, context)
-        except onnx.checker.ValidationError as error:
-            raise Refused(str(error).split("\n")[0], "the file is not valid ONNX: export it again") from error
-
-    def function(self, function: FunctionProto, values: list[Value], attrs: Mapping[str, AttributeProto],
-                 scope: _Scope) -> list[Value]:
-        """The body of a model-local function in place of its call."""
-        if scope.depth >= MAX_DEPTH:
-            raise Refused(f"functions are nested deeper than {MAX_DEPTH}", "export the model without local functions")
-        if len(values) > len(function.input):
-            raise Refused(f"function {function.name} has {len(function.input)} inputs, not {len(values)}")
-        given = [*values, *[_ABSENT] * (len(function.input) - len(values))]
-        inner = _Scope(dict(zip(function.input, given, strict=True)), {o.domain: o.version for o in function.opset_import},
-                       {}, {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
-        nodes = _live(function.node, function.output, inner.names)
-        self.nodes(nodes, {name for node in nodes for name in _reads(node)} | set(function.output), inner)
-        return [inner.names[name] for name in function.output]
-
-    def branch(self, values: list[Value], attrs: Mapping[str, AttributeProto], scope: _Scope) -> list[Value]:
-        """The branch of an If whose condition is constant."""
-        condition = self.builder.value(values[0].name) if values else None
-        if condition is None or condition.size != 1:
-            raise Refused("the condition is computed at run time", "export the model without control flow")
-        chosen = attrs.get("then_branch" if condition.item() else "else_branch")
-        if chosen is None or chosen.type != AttributeProto.GRAPH or scope.depth >= MAX_DEPTH:
-            raise Refused("has no such branch, or is nested too deeply", "export the model without control flow")
-        inner = replace(scope, names=dict(scope.names), declared={}, depth=scope.depth + 1)
-        self.graph(chosen.g, inner)
-        return [inner.names[value.name] for value in chosen.g.output]
-
-    def raw(self, node: NodeProto, values: Sequence[Value], scope: _Scope) -> list[Value]:
-        """The node as it is, its outputs typed by onnx's inference; where that fails they stand as unknown scalars."""
-        blocked = any(value.name in self.unknown for value in values)
-        types = {} if blocked else _infer(node, [self.builder.tensors.get(v.name) for v in values],
-                                          [self.builder.value(v.name) for v in values], scope)
-        results: list[Value] = []
-        for out in node.output:
-            fresh = self.builder.fresh()
-            shape, dtype = types.get(out, (None, "f32"))
-            self.builder.tensors[fresh] = Tensor(fresh, shape or (), dtype)
-            self.raw_values.add(fresh)
-            if shape is None:
-                self.unknown.add(fresh)
-            results.append(Value(fresh))
-        op = _op_name(node)
-        self.builder.nodes.append(Node(f"ai.onnx:{op}" if known(op) else op, _label(node), tuple(v.name for v in values),
-                                       tuple(v.name for v in results)))
-        return results
-
-
-def _why_unsupported(domain: str, op_type: str) -> tuple[str, str]:
-    return "operator is not supported", "replace it before export, or move it out of the model"
-
-
-def _infer(node: NodeProto, inputs: Sequence[Tensor | None], values: Sequence[Array | None],
-           scope: _Scope) -> dict[str, tuple[Shape, str]]:
-    """Output name -> shape and IR type, as far as onnx's inference knows the operator."""
-    if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-        return {}
-    onnx_types = {ir: elem for elem, ir in reversed(IR_TYPES.items())}
-    known_inputs, initializers = [], []
-    for name, tensor, value in zip(node.input, inputs, values, strict=True):
-        if tensor is None:
-            continue
-        known_inputs.append(onnx.helper.make_tensor_value_info(name, onnx_types[tensor.dtype], tensor.shape))
-        if value is not None and value.size <= 1024:
-            initializers.append(onnx.numpy_helper.from_array(value, name))
-    outputs = [onnx.helper.make_empty_tensor_value_info(out) for out in node.output if out]
-    graph = onnx.helper.make_graph([node], "one", known_inputs, outputs, initializers)
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in scope.opsets.items()]
-    try:
-        inferred = onnx.shape_inference.infer_shapes(onnx.helper.make_model(graph, opset_imports=opsets), data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
-        return {}
-    types = {}
-    for value in inferred.graph.output:
-        dims, elem = declared_shape(value), value.type.tensor_type.elem_type
-        if dims is not None and elem in IR_TYPES and all(isinstance(d, int) for d in dims):
-            types[value.name] = (tuple(int(d) for d in dims), IR_TYPES[elem])
-    return types
+def _name_of(path: str | Path) -> str:
+    """The file's stem, or the name of the folder."""
+    path = Path(path)
+    return path.resolve().name if path.is_dir() else path.stem

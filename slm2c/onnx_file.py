@@ -63,7 +63,7 @@ def locate(path: str | Path) -> Path:
 
 def read_model(path: Path) -> onnx.ModelProto:
     """The parsed file, without external data. Raises CompileError, saying what the file seems to be instead."""
-    data = _read(path, "model")
+    data = _read(path)
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
@@ -73,16 +73,16 @@ def read_model(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _read(path: Path, what: str) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size <= MAX_FILE_BYTES and path.is_file():
             return path.read_bytes()
     except OSError as error:
-        raise CompileError(Problem(str(path), "", f"the {what} cannot be read: {error.strerror}")) from error
+        raise CompileError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from error
     raise CompileError(Problem(
-        str(path), "", f"the {what} has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}" if path.is_file() else
-        f"the {what} is not a regular file"))
+        str(path), "", f"the model has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}" if path.is_file() else
+        f"the model is not a regular file"))
 
 
 def _what_it_is(data: bytes) -> tuple[str, str]:
@@ -125,12 +125,17 @@ def load_external_data(tensor: TensorProto, folder: Path) -> None:
         raise refuse("has an offset or length that is no number", "export again") from error
     if not target.is_file():
         raise refuse("is missing")
-    data = _read(target, "external data file")
-    wanted = length if length >= 0 else len(data) - offset
-    if offset < 0 or wanted < 0 or offset + wanted > len(data):
-        raise refuse(f"has {len(data):,} bytes; the tensor needs bytes {offset:,} to {offset + wanted:,}",
-                     "it was cut short: copy or export it again")
-    tensor.raw_data = data[offset:offset + wanted]
+    try:
+        size = target.stat().st_size
+        wanted = length if length >= 0 else size - offset
+        if offset < 0 or wanted < 0 or wanted > MAX_FILE_BYTES or offset + wanted > size:
+            raise refuse(f"has {size:,} bytes; the tensor needs bytes {offset:,} to {offset + wanted:,}",
+                         "it was cut short: copy or export it again")
+        with target.open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read(wanted)
+    except OSError as error:
+        raise refuse(f"cannot be read: {error.strerror}") from error
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
 

@@ -119,8 +119,6 @@ def attention(call: Call) -> Result:
     mode = call.attr_int("qk_matmul_output_mode")
     if not 0 <= mode < 4:
         raise Refused(f"qk_matmul_output_mode {mode} is unknown")
-    if call.opset < 24 and mode in (1, 2):
-        mode = 3 - mode  # opset 23 counts "with mask" before "with softcap"
     return merge_heads(call, y) if flat else y, k, v, scores[mode]
 
 

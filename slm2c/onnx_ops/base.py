@@ -48,11 +48,13 @@ class Refused(Exception):
 class Code(NamedTuple):
     """How the file stores a value as integers: real = quant.scale * (q - quant.zero_point), q of IR type `dtype`.
 
-    A translated graph computes the real value; the code says which integers the file has in its place.
+    A translated graph computes the real value; the code says which integers the file has in its place. With `dynamic` the
+    file computes the scale at run time; the quant is then 1 and 0 by convention.
     """
 
     quant: Quant
     dtype: str
+    dynamic: bool = False
 
 
 class Value(NamedTuple):
@@ -260,13 +262,14 @@ class Call:
     def op(self, op: str, *inputs: str, **attrs: Any) -> str:
         """An element-by-element operator, broadcasting. Scalars given as numbers must be wrapped by the caller."""
         assert op in ELEMENTWISE, op
-        self._broadcast(*inputs)
+        self.broadcast(*inputs)
         types = [self.dtype(x) for x in (inputs[1:] if op == "where" else inputs)]
         if len(set(types)) > 1:
             raise Refused(f"mixes element types {' and '.join(dict.fromkeys(types))}", "cast one of them before export")
         return self.core(op, inputs, attrs)
 
-    def _broadcast(self, *inputs: str) -> Shape:
+    def broadcast(self, *inputs: str) -> Shape:
+        """The shape that operands of an element-by-element operator have together."""
         shapes = [self.shape(x) for x in inputs]
         try:
             shape = np.broadcast_shapes(*shapes)

@@ -142,8 +142,10 @@ def resize(call: Call) -> Result:
     """Only what repeats or picks elements: mode nearest, with constant scales or sizes."""
     x = call.input(0)
     shape = call.shape(x)
-    if call.attr_str("mode", "nearest") != "nearest" or "axes" in call.attrs:
+    if call.attr_str("mode", "nearest") != "nearest":
         raise Refused(f"mode {call.attr_str('mode')} is unsupported", "use nearest, or a convolution")
+    if "axes" in call.attrs or call.attr_str("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Refused("axes and keep_aspect_ratio_policy are unsupported", "give scales or sizes for every axis")
     scales_at = 1 if call.op_type == "Upsample" or call.opset < 11 else 2
     if call.has(scales_at) and call.shape(call.inputs[scales_at]) == (len(shape),):
         scales = [float(s) for s in call.array(scales_at, "scales")]

@@ -107,9 +107,7 @@ def power(call: Call) -> Result:
 @onnx_op("Mod")
 def modulo(call: Call) -> Result:
     """Of the sign of the divisor, as in Python, or with fmod=1 of the dividend, as in C."""
-    a, b = call.input(0), call.input(1)
-    if not call.attr_int("fmod") and call.dtype(a) == "f32":
-        raise Refused("fmod=0 on floats is undefined in ONNX")
+    call.input(1)
     return call.op("fmod" if call.attr_int("fmod") else "mod", *_numbers(call)[:2])
 
 
@@ -225,6 +223,13 @@ def swish_of(call: Call, x: str, alpha: float) -> str:
     return call.op("mul", x, call.op("sigmoid", scaled))
 
 
+@onnx_op("SwiGLU")
+def swiglu(call: Call) -> Result:
+    """Swish of the gate times the value, arXiv 2002.05202."""
+    gate = swish_of(call, call.real(call.input(0)), call.attr_float("alpha", 1.0))
+    return call.op("mul", gate, call.real(call.input(1)))
+
+
 @onnx_op("Mish")
 def mish(call: Call) -> Result:
     """x tanh(softplus(x)), arXiv 1908.08681."""
@@ -270,3 +275,13 @@ def bit_shift(call: Call) -> Result:
     op = "mul" if call.attr_str("direction") == "LEFT" else "div"
     return call.cast(call.op(op, call.cast(x, "i32"), factor), "u8")
 
+
+@onnx_op("BitwiseAnd", "BitwiseOr", "BitwiseXor")
+def bitwise(call: Call) -> Result:
+    """Of constants alone: shapes and flags."""
+    a, b = call.array(0, "the operand"), call.array(1, "the operand")
+    call.broadcast(call.inputs[0], call.inputs[1])
+    if a.dtype != b.dtype or a.dtype.kind not in "iu":
+        raise Refused(f"combines {a.dtype} and {b.dtype} bit by bit")
+    function = {"BitwiseAnd": np.bitwise_and, "BitwiseOr": np.bitwise_or, "BitwiseXor": np.bitwise_xor}[call.op_type]
+    return call.const(function(a, b))

@@ -351,7 +351,8 @@ def depth_space(call: Call) -> Result:
     if call.op_type == "SpaceToDepth":
         if h % block or w % block:
             raise Refused(f"blocksize {block} does not divide {h}x{w}")
-        index = call.positions(x).reshape(n, c, h // block, block, w // block, block).transpose(0, 3, 5, 1, 2, 4)
+        order = (0, 3, 5, 1, 2, 4) if call.attr_str("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+        index = call.positions(x).reshape(n, c, h // block, block, w // block, block).transpose(order)
         return call.view(x, index.reshape(n, c * block**2, h // block, w // block))
     if c % block**2:
         raise Refused(f"blocksize {block} does not suit {c} channels")
@@ -372,6 +373,46 @@ def trilu(call: Call) -> Result:
     rows, columns = np.indices(call.shape(x)[-2:], sparse=True)
     keep = columns - rows >= k if call.attr_int("upper", 1) else columns - rows <= k
     return call.view(x, np.where(keep, call.positions(x), -1))
+
+
+@onnx_op("CenterCropPad")
+def center_crop_pad(call: Call) -> Result:
+    """To a constant shape around the centre; an odd difference goes to the end."""
+    x, want = call.input(0), call.integers(1, "shape")
+    rank = len(call.shape(x))
+    axes = [call.axis(a, rank) for a in call.attr_ints("axes") or range(rank)]
+    if len(axes) != len(want) or min(want, default=1) < 0:
+        raise Refused(f"shape {want} does not suit axes {axes}")
+    sizes = dict(zip(axes, want, strict=True))
+    fits([sizes.get(i, d) for i, d in enumerate(call.shape(x))])
+    index = call.positions(x)
+    for axis, size in sizes.items():
+        more = size - index.shape[axis]
+        if more >= 0:
+            widths = [(more // 2, more - more // 2) if i == axis else (0, 0) for i in range(rank)]
+            index = np.pad(index, widths, constant_values=-1)
+        else:
+            index = index.take(np.arange(-more // 2, -more // 2 + size), axis=axis)
+    return call.view(x, index)
+
+
+@onnx_op("NonZero")
+def non_zero(call: Call) -> Result:
+    """Of a constant alone: otherwise its result has no fixed shape."""
+    value = call.array(0, "the operand")
+    return call.const(np.stack(np.nonzero(value)) if value.ndim else np.zeros((0, int(value != 0)), np.int64))
+
+
+@onnx_op("Compress")
+def compress(call: Call) -> Result:
+    """With a constant condition a view."""
+    x = call.input(0)
+    condition = call.array(1, "the condition")
+    axis = call.axis(call.attr_int("axis"), len(call.shape(x))) if "axis" in call.attrs else None
+    length = math.prod(call.shape(x)) if axis is None else call.shape(x)[axis]
+    if condition.dtype != np.bool_ or condition.ndim != 1 or condition.size > length:
+        raise Refused(f"a condition of shape {list(condition.shape)} does not suit {list(call.shape(x))}")
+    return call.view(x, np.compress(condition, call.positions(x), axis=axis))
 
 
 @onnx_op("EyeLike")

@@ -84,6 +84,8 @@ def hint(code: Code) -> Quant:
 
 def as_integers(call: Call, x: str, code: Code) -> str:
     """The integers that the file holds for the real value `x`: round, shift, saturate."""
+    if code.dynamic:
+        raise Refused("needs integers whose scale is computed at run time", "quantize the model statically or only its products")
     q = call.op("round", call.op("div", x, call.const(code.quant.scale or 1.0, np.float32)))
     q = _affine(call, q, 1.0, float(code.quant.zero_point))
     low, high = _RANGES.get(code.dtype, (-(1 << 31), (1 << 31) - 1))
@@ -208,11 +210,16 @@ def cast(call: Call) -> Result:
 @onnx_op("DynamicQuantizeLinear", codes="own")
 def dynamic_quantize_linear(call: Call) -> Result:
     """The operand itself, with scale 1 and zero point 0."""
-    x = Value(call.real(call.input(0)), Code(_UNIT, "u8"))
+    x = Value(call.real(call.input(0)), Code(_UNIT, "u8", dynamic=True))
     return x, call.const(1.0, np.float32), call.const(0, np.uint8)
 
 
 # ---- integer operators as float ones ----
+
+def _product(call: Call, y: str) -> Value:
+    """The int32 result of an integer product: floats of scale one."""
+    return Value(y, Code(_UNIT, "i32", any(code is not None and code.dynamic for code in call.codes)))
+
 
 def _shifted(call: Call, at: int, zero_at: int) -> str:
     """Input `at` less its zero point, as floats: what an integer product multiplies."""
@@ -234,20 +241,20 @@ def _shifted(call: Call, at: int, zero_at: int) -> str:
 
 @onnx_op("MatMulInteger", codes="own")
 def matmul_integer(call: Call) -> Result:
-    """Its int32 result stands as floats of scale one."""
-    return Value(call.matmul(_shifted(call, 0, 2), _shifted(call, 1, 3)), Code(_UNIT, "i32"))
+    """A less its zero point times B less its own, which may be one per row or column."""
+    return _product(call, call.matmul(_shifted(call, 0, 2), _shifted(call, 1, 3)))
 
 
 @onnx_op("ConvInteger", codes="own")
 def conv_integer(call: Call) -> Result:
-    """Its int32 result stands as floats of scale one."""
+    """The weights' zero point may be one per output channel."""
     w = call.cast(call.input(1), "f32")
     if call.has(3):
         zero = call.cast(call.inputs[3], "f32")
         if len(call.shape(zero)) == 1:
             zero = call.reshape(zero, (*call.shape(zero), *(1,) * (len(call.shape(w)) - 1)))
         w = call.op("sub", w, zero)
-    return Value(convolve(call, _shifted(call, 0, 2), w, ""), Code(_UNIT, "i32"))
+    return _product(call, convolve(call, _shifted(call, 0, 2), w, ""))
 
 
 @onnx_op("MatMulIntegerToFloat", domain=_MS, codes="own")
