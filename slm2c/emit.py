@@ -72,15 +72,21 @@ def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts:
     assert is_identifier(name), name
     model = _Model(program, plan, interface, texts, name, fixed)
     context = model.context()
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(data_dir("templates") / "model"), autoescape=False,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    files = {f"{name}{suffix}": templates.get_template(f"model{suffix}.j2").render(m=context) for suffix in (".h", ".c")}
     sections = {blob.WEIGHTS: model.weights_bytes}
     if texts.tokenizer is not None:
         sections[blob.TOKENIZER] = texts.tokenizer
     if texts.labels is not None:
         sections[blob.LABELS] = blob.pack_labels(texts.labels)
-    return Emitted(files, blob.pack(model.structure, sections), model.arena_bytes, model.runtime,
+    packed = blob.pack(model.structure, sections)
+    context["blob_bytes"] = len(packed)
+    context["runtime"] = model.runtime
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(data_dir("templates") / "model"), autoescape=False,
+                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    files = {path: templates.get_template(template).render(m=context) for path, template in {
+        f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2", "test/validate.c": "validate.c.j2",
+        **{path: f"{path.split('/')[-1]}.j2" for path in ("host/main.c", "Makefile", "CMakeLists.txt", f"{name}_blob.S")
+           if (data_dir("templates") / "model" / f"{path.split('/')[-1]}.j2").is_file()}}.items()}
+    return Emitted(files, packed, model.arena_bytes, model.runtime,
                    tuple(call.node.outputs[0] for call in program.calls if call.symbol))
 
 

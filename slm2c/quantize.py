@@ -88,7 +88,7 @@ def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: 
     accepted = possible & _accepted(graph, name)
     assert accepted, f"no type for {name} between {op.name if op else 'input'} and its readers"
     if op is not None and node is not None and op.fixed_quant is not None:
-        dtype = "i8" if "i8" in accepted else "i16"
+        dtype = "i16" if "i16" in accepted and name in graph.outputs else "i8"
         quant = op.fixed_quant(node, dtype)
         low, high = ((q - quant.zero_point) * quant.scale for q in fixedpoint.INT_RANGE[dtype])
         return Choice(dtype, "fixed", low, high, _sqnr(seen, quant, dtype), "fixed by the operator"), quant

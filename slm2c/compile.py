@@ -1,0 +1,212 @@
+"""compile: the pipeline, from an ONNX file to a folder of C, as one flat function.
+
+    load -> fuse -> observe -> quantize -> schedule -> plan -> emit
+
+`build` runs it and writes the folder; the folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slm2c import importer, memory, samples
+from slm2c.board import Board
+from slm2c.calibrate import METHODS, Sample, observe
+from slm2c.emit import Emitted, Texts, emit, is_identifier
+from slm2c.errors import CompileError, Problem
+from slm2c.interpret import run_fused
+from slm2c.memory import MemoryPlan
+from slm2c.ops import TABLE
+from slm2c.passes import Fused, fuse
+from slm2c.quantize import Quantized, output_sqnr, quantize
+from slm2c.schedule import Program, schedule
+from slm2c.tokenizer import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+_JUDGED = 48  # samples on which the calibration methods are compared
+_SYNTHETIC = 32  # random samples where the user gives none
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user can choose. `calibration` is an .npz, or with a tokenizer a text or CSV file."""
+
+    name: str | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tokenizer: Path | None = None
+    labels: Path | None = None
+    calibration: Path | None = None
+    method: str = "auto"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Everything that the stages made, for the report and for whoever wants to look."""
+
+    name: str
+    board: Board
+    imported: importer.Imported
+    fused: Fused
+    samples: tuple[Sample, ...]
+    calibrated: bool
+    method: str
+    methods: Mapping[str, float]
+    quantized: Quantized
+    program: Program
+    plan: MemoryPlan
+    emitted: Emitted
+    tokenizer: Path | None
+    labels: tuple[str, ...] | None
+
+
+def compile_model(model: Path, board: Board, options: Options, progress: Progress = lambda *_: None) -> Compiled:
+    """Run all stages. Raises CompileError for anything about the inputs that prevents a build."""
+    files = _model_files(model, options)
+    name = _model_name(model, options.name)
+    progress("import", 0, 1)
+    imported = importer.load(model, options.shapes or None)
+    importer.require_supported(imported)
+    progress("fuse", 0, 1)
+    fused = fuse(imported.graph)
+    tokenizer = None if files.tokenizer is None else Tokenizer.load(files.tokenizer)
+    labels = None if files.labels is None else read_labels(files.labels, fused)
+    chosen = _calibration(files.calibration, fused, tokenizer)
+    observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
+    method, scores, quantized = _quantize(fused, observed, chosen, options.method, progress)
+    program = schedule(quantized.graph)
+    plan = memory.plan(program.buffers)
+    memory.check(program.buffers, plan)
+    texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
+    progress("emit", 0, 1)
+    emitted = emit(program, plan, fused.interface, texts, name, bool(fused.fixed_by))
+    return Compiled(name, board, imported, fused, tuple(chosen), files.calibration is not None, method, scores, quantized,
+                    program, plan, emitted, files.tokenizer, labels)
+
+
+def _quantize(fused: Fused, observed: Mapping[str, object], chosen: Sequence[Sample], method: str, progress: Progress
+              ) -> tuple[str, dict[str, float], Quantized]:
+    """The integer graph by the given method, or by the one that comes closest to the float outputs."""
+    candidates = METHODS if method == "auto" else (method,)
+    judged = list(chosen)[:: max(1, len(chosen) // _JUDGED)]
+    floats = [run_fused(fused.graph, sample) for sample in judged]
+    found: dict[str, Quantized] = {}
+    scores: dict[str, float] = {}
+    for i, candidate in enumerate(candidates):
+        progress("quantize", i, len(candidates))
+        found[candidate] = quantize(fused.graph, observed, candidate)  # type: ignore[arg-type]
+        scores[candidate] = output_sqnr(fused.graph, found[candidate].graph, judged, floats)
+    best = max(candidates, key=lambda c: scores[c])
+    return best, scores, found[best]
+
+
+@dataclass(frozen=True)
+class _Files:
+    tokenizer: Path | None
+    labels: Path | None
+    calibration: Path | None
+
+
+def _model_files(model: Path, options: Options) -> _Files:
+    """The files beside the model: options first, then what an exported folder holds."""
+    folder = model if model.is_dir() else None
+
+    def beside(given: Path | None, *names: str) -> Path | None:
+        if given is not None or folder is None:
+            return given
+        return next((folder / n for n in names if (folder / n).is_file()), None)
+
+    return _Files(beside(options.tokenizer, "tokenizer.json"), beside(options.labels, "labels.json", "config.json"),
+                  beside(options.calibration, "calib.npz", "calib.csv", "calib.txt"))
+
+
+def _model_name(model: Path, given: str | None) -> str:
+    """The C prefix: what the user gives, else the file's or folder's name in lower case letters, digits and _."""
+    if given is not None:
+        if not is_identifier(given):
+            raise CompileError(Problem(given, "", "is not usable as a C prefix",
+                                       "use lower case letters, digits and _, starting with a letter: --name my_model"))
+        return given
+    stem = model.resolve().name if model.is_dir() else model.stem
+    if stem == "model":
+        stem = model.resolve().parent.name
+    name = re.sub(r"[^a-z0-9]+", "_", stem.lower()).strip("_")[:40]
+    return name if is_identifier(name) else f"model_{name}".rstrip("_")
+
+
+def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
+    """Class names from a JSON list, {"0": name}, or a config.json with id2label; None for a config without.
+
+    Raises CompileError if they are not names, or not as many as the model has classes.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompileError(Problem(str(path), "", f"is not a JSON file: {error}")) from error
+    if isinstance(content, dict) and path.name == "config.json":
+        content = content.get("id2label")
+        if content is None:
+            return None
+    if isinstance(content, dict):
+        try:
+            content = [content[str(i)] for i in range(len(content))]
+        except KeyError as error:
+            raise CompileError(Problem(str(path), "", f"has no label for class {error}", 'number them "0", "1", ...')) from error
+    if not isinstance(content, list) or not all(isinstance(x, str) and "\0" not in x for x in content):
+        raise CompileError(Problem(str(path), "", "does not hold label names", 'write a list ["first", "second"]'))
+    outputs = fused.graph.outputs
+    classes = fused.graph.tensors[outputs[0]].shape[-1]
+    if len(outputs) == 1 and classes != len(content):
+        raise CompileError(Problem(str(path), "", f"holds {len(content)} labels, the model has {classes} classes"))
+    return tuple(content)
+
+
+def _calibration(path: Path | None, fused: Fused, tokenizer: Tokenizer | None) -> list[Sample]:
+    if path is None:
+        return samples.synthetic(fused.graph, fused.interface, _SYNTHETIC)
+    if path.suffix.lower() == ".npz":
+        return samples.read_arrays(path, fused.graph, fused.interface)
+    if tokenizer is None or fused.interface is None:
+        raise CompileError(Problem(str(path), "", "holds text, and there is no tokenizer to read it with",
+                                   "give --tokenizer tokenizer.json, or an .npz file with the inputs as arrays"))
+    return samples.from_texts(samples.read_texts(path)[0], tokenizer, fused.interface)
+
+
+def macs(compiled: Compiled) -> int:
+    """Multiply-accumulates of a run at the maximum token count."""
+    graph = compiled.fused.graph
+    return sum(TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes)
+
+
+def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
+    """Fill a new folder beside `out` by `write` and put it in the place of `out`, so that `out` is never half written.
+
+    Raises CompileError if `out` exists and is not the output of an earlier build, or if it cannot be written.
+    """
+    out = out.resolve()
+    if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
+        raise CompileError(Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o"))
+    new = old = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        new.chmod(0o755)
+        write(new)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+            os.replace(out, old / "out")
+        os.replace(new, out)
+    except OSError as error:
+        raise CompileError(Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")) from error
+    finally:
+        for leftover in (new, old):
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,93 @@
+"""The output folder: what a build leaves, and how the other commands read it again.
+
+    <name>.h <name>.c     the model           <name>_blob.bin   weights, tokenizer, labels
+    slm/                  the runtime         reference/        float and integer graph, samples: for validate and eval
+    test/ host/           programs            slm2c.json        what this folder is; report.json what it costs
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm2c import __version__
+from slm2c.calibrate import Sample
+from slm2c.compile import Compiled
+from slm2c.errors import CompileError, Problem
+from slm2c.ir import Graph
+from slm2c.passes import Interface
+from slm2c.resources import data_dir
+from slm2c.serialize import load_graph, save_graph
+
+_KEPT_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output folder, read again."""
+
+    folder: Path
+    name: str
+    board: str
+    interface: Interface | None
+    float_graph: Graph
+    graph: Graph
+    samples: tuple[Sample, ...]
+    tokenizer: Path | None
+    labels: tuple[str, ...] | None
+
+
+def write(folder: Path, compiled: Compiled) -> None:
+    """Fill a new folder with everything but the report."""
+    for path, text in compiled.emitted.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    (folder / f"{compiled.name}_blob.bin").write_bytes(compiled.emitted.blob)
+    (folder / "slm").mkdir()
+    for name in compiled.emitted.runtime:
+        shutil.copyfile(data_dir("runtime_c") / name, folder / "slm" / name)
+    reference = folder / "reference"
+    reference.mkdir()
+    save_graph(compiled.fused.graph, reference / "float")
+    save_graph(compiled.quantized.graph, reference / "integer")
+    _save_samples(compiled.samples[:_KEPT_SAMPLES], reference / "samples.npz")
+    if compiled.tokenizer is not None:
+        shutil.copyfile(compiled.tokenizer, reference / "tokenizer.json")
+    facts = {"slm2c": __version__, "name": compiled.name, "board": compiled.board.name, "labels": compiled.labels,
+             "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface)}
+    (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Output:
+    """Read an output folder. Raises CompileError if it is none, or if its reference is damaged or of another version."""
+    try:
+        facts: Mapping[str, Any] = json.loads((folder / "slm2c.json").read_text(encoding="utf-8"))
+        reference = folder / "reference"
+        interface = facts["interface"]
+        tokenizer = reference / "tokenizer.json"
+        return Output(folder, facts["name"], facts["board"], None if interface is None else Interface(
+            tuple(interface["lookups"]), tuple(interface["masks"]), interface["pad_id"], interface["max_tokens"]),
+            load_graph(reference / "float"), load_graph(reference / "integer"), _load_samples(reference / "samples.npz"),
+            tokenizer if tokenizer.is_file() else None, None if facts["labels"] is None else tuple(facts["labels"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompileError(Problem(str(folder), "", f"is not the output of `slm2c build`: {error}",
+                                   "name a folder that `slm2c build ... -o DIR` made")) from error
+
+
+def _save_samples(samples: Sequence[Sample], path: Path) -> None:
+    np.savez(path, **{f"{i}/{name}": value for i, sample in enumerate(samples) for name, value in sample.items()})  # type: ignore[arg-type]
+
+
+def _load_samples(path: Path) -> tuple[Sample, ...]:
+    found: dict[int, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            number, name = key.split("/", 1)
+            found.setdefault(int(number), {})[name] = arrays[key]
+    return tuple(found[i] for i in sorted(found))

@@ -1,0 +1,133 @@
+"""Samples: calibration and validation inputs, from arrays or from text, as the fused graph takes them.
+
+A sample of a token model holds its ids with their actual count n; the padding and the mask of an array are what says
+how many that are.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slm2c.calibrate import Sample
+from slm2c.errors import CompileError, Problem
+from slm2c.ir import Array, Graph
+from slm2c.passes import Interface
+from slm2c.tokenizer import Tokenizer
+
+
+def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
+    """(sentences, labels or None) of a text file, a line each, or of a CSV file with a header that names `text`.
+
+    Raises CompileError if the file cannot be read or holds no sentence.
+    """
+    try:
+        if path.suffix.lower() != ".csv":
+            texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            labels = None
+        else:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            if not rows or "text" not in rows[0]:
+                raise CompileError(Problem(str(path), "", "has no column `text` in its first line", "name the columns text,label"))
+            texts = [row["text"] or "" for row in rows]
+            labels = [row["label"] or "" for row in rows] if "label" in rows[0] else None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CompileError(Problem(str(path), "", f"cannot be read: {error}")) from error
+    if not texts:
+        raise CompileError(Problem(str(path), "", "holds no sentence"))
+    return texts, labels
+
+
+def from_texts(texts: Sequence[str], tokenizer: Tokenizer, interface: Interface) -> list[Sample]:
+    """One sample a sentence; further lookups (token types) are zeros."""
+    samples: list[Sample] = []
+    for text in texts:
+        ids = np.array(tokenizer.encode(text, interface.max_tokens), dtype=np.int32)
+        samples.append({name: ids if i == 0 else np.zeros_like(ids) for i, name in enumerate(interface.lookups)})
+    return samples
+
+
+def read_arrays(path: Path, graph: Graph, interface: Interface | None) -> list[Sample]:
+    """Samples of an .npz whose keys are ONNX input names, or in/<name>; the first axis counts samples.
+
+    Raises CompileError naming the inputs that are missing or whose shape is not that of the model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key.removeprefix("in/"): file[key] for key in file.files if not key.startswith("out/")}
+    except (OSError, ValueError) as error:
+        raise CompileError(Problem(str(path), "", f"is not an .npz file of arrays: {error}")) from error
+    return from_arrays(arrays, graph, interface, str(path))
+
+
+def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface | None, source: str) -> list[Sample]:
+    """As `read_arrays`, for arrays in memory."""
+    wanted = {name: graph.tensors[name].shape for name in graph.inputs}
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise CompileError(Problem(source, "", f"has no array for the inputs {', '.join(missing)}",
+                                   f"it holds {', '.join(sorted(arrays)) or 'nothing'}; keys are input names"))
+    count = len(arrays[graph.inputs[0]])
+    problems = []
+    for name, shape in wanted.items():
+        array, lookup = arrays[name], interface is not None and name in interface.lookups
+        size = array.size // max(1, len(array))
+        if len(array) != count or (size > int(np.prod(shape)) if lookup else size != int(np.prod(shape))):
+            problems.append(Problem(source, "", f"input {name} has shape {list(array.shape)}, expected [samples, "
+                                                f"{', '.join(map(str, shape))}]"))
+        elif not np.isfinite(array.astype(np.float64)).all():
+            problems.append(Problem(source, "", f"input {name} holds NaN or infinity"))
+    if problems:
+        raise CompileError(problems)
+    samples: list[Sample] = []
+    for i in range(count):
+        n = token_count(arrays, interface, i, source)
+        samples.append({name: arrays[name][i].ravel()[:n].astype(np.int32) if interface and name in interface.lookups
+                        else arrays[name][i].reshape(shape).astype(np.float32) for name, shape in wanted.items()})
+    return samples
+
+
+def token_count(arrays: Mapping[str, Array], interface: Interface | None, sample: int, source: str) -> int:
+    """How many real tokens a padded sample has, by its mask or its padding id."""
+    if interface is None:
+        return 0
+    ids = arrays[interface.lookups[0]][sample].ravel()
+    real = np.ones(len(ids), dtype=bool)
+    for mask in interface.masks:
+        if mask in arrays:
+            real &= arrays[mask][sample].ravel() != 0
+    if interface.pad_id is not None:
+        real &= ids != interface.pad_id
+    n = int(real.sum())
+    if n == 0 or not real[:n].all():
+        raise CompileError(Problem(source, "", f"sample {sample}: its real tokens are not the first ones",
+                                   "pad on the right, with at least one token"))
+    return n
+
+
+def synthetic(graph: Graph, interface: Interface | None, count: int, seed: int = 0) -> list[Sample]:
+    """Random inputs of all lengths, the shortest and the longest first: for validation, or for want of better."""
+    rng = np.random.default_rng(seed)
+    samples: list[Sample] = []
+    for i in range(count):
+        n = 0 if interface is None else (1, interface.max_tokens)[i] if i < 2 else int(rng.integers(1, interface.max_tokens + 1))
+        sample: dict[str, Array] = {}
+        for name in graph.inputs:
+            tensor = graph.tensors[name]
+            if interface is not None and name in interface.lookups:
+                n = tensor.shape[0] if tensor.token_axis is None else n
+                sample[name] = rng.integers(0, vocabulary(graph, name), n).astype(np.int32)
+            else:
+                sample[name] = rng.normal(size=tensor.shape).astype(np.float32)
+        samples.append(sample)
+    return samples
+
+
+def vocabulary(graph: Graph, name: str) -> int:
+    """Rows of the smallest embedding table that an id input indexes, in a float graph."""
+    return min(graph.tensors[node.inputs[i + 1]].shape[0] for node in graph.nodes if node.op == "embedding"
+               for i in range(0, 2 * node.attrs["lookups"], 2) if node.inputs[i] == name)

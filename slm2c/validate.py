@@ -1,0 +1,144 @@
+"""validate: the ladder. Every tensor that the C stores equals the integer reference, bit for bit, on each rung.
+
+The C is built with a hook after every kernel call; what it stored is written to a file and compared with
+`quantize.run_int` of the graph that the build left in reference/.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slm2c import fixedpoint, toolchain
+from slm2c.board import Board
+from slm2c.calibrate import Sample
+from slm2c.ir import DTYPES, Array, Graph
+from slm2c.quantize import run_int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first element that is not what the reference says."""
+
+    sample: int
+    tensor: str
+    node: str
+    op: str
+    index: tuple[int, ...]
+    expected: int
+    got: int
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung: tensors compared over all samples, elements that differ, and where the first one is."""
+
+    name: str
+    samples: int
+    tensors: int
+    mismatches: int
+    first: Difference | None
+
+
+def host_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, *, sanitize: bool = False) -> Rung:
+    """Compare the C built for this machine, under ASan and UBSan if `sanitize`. Files go to `work`."""
+    exe = toolchain.build_host(sources(folder, name), work / "validate", includes=[folder, folder / "slm"], sanitize=sanitize,
+                               defines=["SLM_TRACE", "SLM_BLOB_FILE"])
+    (work / "blob.bin").write_bytes((folder / f"{name}_blob.bin").read_bytes())
+
+    def run() -> toolchain.RunResult:
+        return toolchain.run_host(exe, cwd=work, timeout=600)
+
+    return _compare("sanitize" if sanitize else "host", graph, samples, work, run)
+
+
+def qemu_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board) -> Rung:
+    """Compare the C built for `board` and run in QEMU."""
+    firmware = toolchain.build_firmware(sources(folder, name), board, work / "validate.elf", includes=[folder, folder / "slm"],
+                                        defines=["SLM_TRACE"], blob=folder / f"{name}_blob.bin")
+
+    def run() -> toolchain.RunResult:
+        return toolchain.run_qemu(firmware.elf, board, cwd=work, timeout=600)
+
+    return _compare(f"qemu {board.name}", graph, samples, work, run)
+
+
+def sources(folder: Path, name: str) -> list[Path]:
+    """The C of a build with its validation program."""
+    return [folder / f"{name}.c", folder / "test" / "validate.c", *sorted((folder / "slm").glob("*.c"))]
+
+
+def _compare(rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]) -> Rung:
+    write_samples(work / "samples.bin", graph, samples)
+    result = run()
+    if result.exit_code != 0:
+        raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
+    numbers = tensor_numbers(graph)
+    traced = read_trace(work / "trace.bin")
+    tensors = mismatches = 0
+    first: Difference | None = None
+    for i, sample in enumerate(samples):
+        expected = run_int(graph, sample)
+        stored = {numbers[number]: data for s, number, data in traced.get(i, ())}
+        assert stored, f"{rung}: nothing was stored for sample {i}"
+        for node in graph.nodes:
+            name = node.outputs[0]
+            if name not in stored:
+                continue
+            tensors += 1
+            want = expected[name]
+            got = np.frombuffer(stored[name], dtype=np.dtype(DTYPES[graph.tensors[name].dtype]).newbyteorder("<"))
+            assert got.size == want.size, f"{rung}: {name} has {got.size} elements, expected {want.size}"
+            wrong = np.flatnonzero(got != want.ravel())
+            mismatches += len(wrong)
+            if len(wrong) and first is None:
+                at = tuple(int(x) for x in np.unravel_index(wrong[0], want.shape))
+                first = Difference(i, name, node.name, node.op, at, int(want[at]), int(got[wrong[0]]))
+        assert all(out in stored for out in graph.outputs), f"{rung}: an output was not stored"
+    return Rung(rung, len(samples), tensors, mismatches, first)
+
+
+def tensor_numbers(graph: Graph) -> Mapping[int, str]:
+    """The numbers that the generated C gives to tensors."""
+    return dict(enumerate([*graph.inputs, *(n.outputs[0] for n in graph.nodes)]))
+
+
+def write_samples(path: Path, graph: Graph, samples: Sequence[Sample]) -> None:
+    """samples.bin of templates/model/validate.c.j2."""
+    parts = [struct.pack("<I", len(samples))]
+    for sample in samples:
+        tokens = [name for name in graph.inputs if graph.tensors[name].dtype == "i32"]
+        if tokens:
+            parts.append(struct.pack("<I", len(sample[tokens[0]])))
+        parts += [quantize_input(graph, name, sample[name]).tobytes() for name in graph.inputs]
+    path.write_bytes(b"".join(parts))
+
+
+def quantize_input(graph: Graph, name: str, value: Array) -> Array:
+    """An input as the C takes it: int32 ids, or integers by the input's scale."""
+    tensor = graph.tensors[name]
+    if tensor.quant is None:
+        return value.astype("<i4")
+    return fixedpoint.quantize(value, tensor.quant, tensor.dtype)
+
+
+def read_trace(path: Path) -> dict[int, list[tuple[int, int, bytes]]]:
+    """trace.bin by sample: (sample, tensor number, bytes) in the order stored."""
+    found: dict[int, list[tuple[int, int, bytes]]] = {}
+    for sample, number, data in _records(path.read_bytes()):
+        found.setdefault(sample, []).append((sample, number, data))
+    return found
+
+
+def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    at = 0
+    while at < len(data):
+        sample, number, size = struct.unpack_from("<III", data, at)
+        at += 12
+        assert at + size <= len(data), "trace.bin is cut short"
+        yield sample, number, data[at:at + size]
+        at += size
