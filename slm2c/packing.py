@@ -1,0 +1,324 @@
+"""Packs buffers of known size and life into one arena, as low as possible ("dynamic storage allocation", NP-hard).
+
+First fit over a few orders comes first; it is optimal on encoder graphs. Where it leaves a gap to the lower bound,
+a complete depth-first search asks whether an arena of a given height suffices. From MiniMalloc (Moffitt, ASPLOS 2023,
+doi 10.1145/3623278.3624752) it takes three ideas:
+
+* only canonical packings matter: nothing can slide down, so that an offset is 0 or the top of a buffer beneath;
+* time falls into sections between which the set of live buffers does not change; a section whose floor and
+  unplaced bytes together exceed the capacity refutes the partial packing;
+* where no unplaced buffer crosses a point in time, both sides are independent problems.
+
+The branching is our own. Of an unplaced buffer, either no unplaced neighbour (a buffer whose life overlaps) will lie
+beneath it: then it belongs on its `bottom`, the top of what is placed there. Or one will: then it is *lifted*, and
+its offset is at least the lowest top that an unplaced neighbour can have. The two cases exclude each other and cover
+every canonical packing, so the order of the decisions is free, and a lifted buffer raises the floors of its sections
+long before it is placed. Several rules for choosing the next buffer take turns under growing limits on steps.
+
+Everything is counted in steps, never in seconds: the same input gives the same packing on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+FAR = 1 << 48  # stands for "no bound"; beyond every offset, and far from overflow when sizes are added
+
+# Among the candidates for the next step: least bottom first, then these keys, see `_Problem.keys` and `_Search.choose`.
+# Each rule alone fails on some problems that another solves at once; these four share the work.
+RULES = (("pressure", "life", "area"), ("load", "block"), ("slack", "span"), ("span", "load"))
+
+FIRST_LIMIT = 512  # steps for each rule in the first round; doubles from round to round
+NOISE = 0.03  # from the second round on, how often a rule's second choice is taken instead of its first
+MAX_NESTING = 100  # splits within splits; a deeper search is given up, which costs optimality, not correctness
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Offsets in the order of the input, and the height they need (bytes).
+
+    `proved`: no packing is lower. `steps`: decisions the search took; 0 if first fit was good enough.
+    """
+
+    offsets: tuple[int, ...]
+    height: int
+    proved: bool
+    steps: int
+
+
+def pack(lives: Sequence[tuple[int, int]], sizes: Sequence[int], alignments: Sequence[int], *,
+         enough: int, effort: int) -> Packing:
+    """Offsets for buffers with `lives` (first, last step; inclusive), `sizes` > 0 and `alignments` (powers of two).
+
+    Stops at a height of `enough` bytes, which must be no less than what the live buffers of some step add up to, or
+    after `effort` steps of search.
+    """
+    unit = math.gcd(*sizes)
+    if any(unit % a for a in alignments):
+        unit = min(alignments)  # offsets are multiples of it anyway, so sizes may be rounded up to it
+    size = np.array([-(-s // unit) for s in sizes], np.int64)
+    align = np.array([max(a // unit, 1) for a in alignments], np.int64)
+    first, last = np.array(lives, np.int64).reshape(-1, 2).T
+    target = enough // unit
+    offsets = np.zeros(len(sizes), np.int64)
+    height, steps, proved = 0, 0, False
+    for ids in _components(first, last):
+        part = _problem(np.arange(len(ids)), first[ids], last[ids], size[ids], align[ids])
+        found, minimal, used = _pack_component(part, max(target, height), effort - steps)
+        offsets[ids] = found
+        steps += used
+        top = int((found + part.size).max())
+        if top > max(target, height):  # this component alone decides how low the whole can be
+            proved = minimal
+        height = max(height, top)
+    return Packing(tuple(int(o) * unit for o in offsets), height * unit, proved, steps)
+
+
+def _components(first: Ints, last: Ints) -> list[Ints]:
+    """Groups of buffers that share no step with another group, in order of time."""
+    order = np.argsort(first, kind="stable")
+    reach = np.maximum.accumulate(last[order])
+    breaks = np.flatnonzero(first[order][1:] > reach[:-1]) + 1
+    return np.split(order, breaks)
+
+
+def _pack_component(part: _Problem, enough: int, effort: int) -> tuple[Ints, bool, int]:
+    """(offsets, whether no lower height exists, steps used)."""
+    best, height = min((_first_fit(part, key) for key in ("size", "life", "area", "pressure")), key=lambda x: x[1])
+    ruled_out = enough - 1  # the greatest height that is known not to fit
+    hopeless = ruled_out  # the greatest height that was given up on, or ruled out
+    trial, share = enough, effort // 4
+    steps = 0
+    while hopeless + 1 < height and steps < effort:
+        found, complete, used = _fit(part, trial, min(share, effort - steps))
+        steps += used
+        if found is not None:
+            best, height = found, int((found + part.size).max())
+        else:
+            hopeless = trial
+            if complete:
+                ruled_out = trial
+        trial, share = (hopeless + height) // 2, effort // 8
+    return best, ruled_out + 1 >= height, steps
+
+
+# ---- first fit ---------------------------------------------------------------------------------------------------
+
+def _first_fit(part: _Problem, order_by: str) -> tuple[Ints, int]:
+    """(offsets, height) when each buffer, the greatest `order_by` first, takes the lowest gap that holds it."""
+    start, end, size, align = (x.tolist() for x in (part.start, part.end, part.size, part.align))
+    offsets = np.zeros(len(size), np.int64)
+    placed: list[tuple[int, int, int, int]] = []  # (offset, top, start, end), lowest first
+    height = 0
+    for j in np.argsort(part.keys[order_by], kind="stable").tolist():
+        offset = 0
+        for low, top, other_start, other_end in placed:
+            if other_start < end[j] and start[j] < other_end:
+                if offset + size[j] <= low:
+                    break
+                offset = max(offset, -(-top // align[j]) * align[j])
+        insort(placed, (offset, offset + size[j], start[j], end[j]))
+        offsets[j] = offset
+        height = max(height, offset + size[j])
+    return offsets, height
+
+
+# ---- search ------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class _Problem:
+    """Buffers to place, n of them, and the sections (columns of equal liveness) that they span, s of them."""
+
+    ids: Ints  # [n] index of each buffer in the caller's numbering
+    start: Ints  # [n] first section
+    end: Ints  # [n] first section after the life
+    life: Ints  # [n] steps
+    size: Ints  # [n] units
+    align: Ints  # [n] units, powers of two
+    touch: Bools  # [n, n] lives overlap; False on the diagonal
+    members: Ints  # the buffers of section 0, then those of section 1, ...
+    heads: Ints  # [s] where each section begins in `members`
+    spans: Ints  # [2n] start, end of each buffer in turn, for `reduceat`
+    load: Ints  # [s + 1] bytes in each section; the last is 0 and pads `reduceat`
+    cuts: Ints  # [s - 1] buffers that live across the border to the next section
+    twin: Ints  # [n] an earlier buffer of the same life, size and alignment, or -1
+    keys: dict[str, Ints]  # [n] each: what first fit and the rules order by, least first
+
+
+def _problem(ids: Ints, first: Ints, last: Ints, size: Ints, align: Ints, life: Ints | None = None) -> _Problem:
+    # Sections that begin where a buffer's life begins are enough: the load rises nowhere else.
+    begins = np.unique(first)
+    start = np.searchsorted(begins, first)
+    end = np.searchsorted(begins, last, side="right")
+    life = last - first + 1 if life is None else life
+    span = end - start
+    column = np.arange(len(begins))
+    alive = (start <= column[:, None]) & (column[:, None] < end)  # [s, n]
+    section, members = np.nonzero(alive)
+    load = np.append(alive @ size, 0)
+    spans = np.stack([start, end], axis=1).ravel()
+    touch = (start[:, None] < end) & (start < end[:, None])
+    np.fill_diagonal(touch, False)
+    twin, seen = np.full(len(ids), -1, np.int64), dict[tuple[int, ...], int]()
+    for j, shape in enumerate(zip(start.tolist(), end.tolist(), size.tolist(), align.tolist(), strict=True)):
+        twin[j], seen[shape] = seen.get(shape, -1), j
+    keys = {"size": -size, "life": -life, "area": -life * size, "span": -span, "block": -span * size,
+            "pressure": -_over_life(np.maximum, load, spans)}
+    return _Problem(ids, start, end, life, size, align, touch, members, np.searchsorted(section, column), spans, load,
+                    (alive[:-1] & alive[1:]).sum(axis=1), twin, keys)
+
+
+def _over_life(reduce: np.ufunc, per_section: Ints, spans: Ints) -> Ints:
+    """[n]: `reduce` of per_section [s + 1] over the sections of each buffer."""
+    return reduce.reduceat(per_section, spans)[::2]
+
+
+@dataclass(frozen=True)
+class _State:
+    """A partial packing. Never changed in place: siblings share the arrays."""
+
+    bottom: Ints  # [n] lowest offset on top of what is placed beneath
+    bound: Ints  # [n] no offset can be lower; FAR once the buffer is placed
+    floor: Ints  # [s] least bound of the section's unplaced buffers
+    lifted: Bools  # [n] an unplaced neighbour will lie beneath
+    load: Ints  # [s + 1] and
+    cuts: Ints  # [s - 1]: as in _Problem, of the unplaced buffers
+
+
+class _OutOfSteps(Exception):
+    pass
+
+
+def _fit(part: _Problem, capacity: int, effort: int) -> tuple[Ints | None, bool, int]:
+    """(offsets for a packing of at most `capacity` or None, whether None is a proof, steps used)."""
+    used, limit, turn = 0, FIRST_LIMIT, 0
+    while used < effort:
+        search = _Search(capacity, RULES[turn % len(RULES)], min(limit, effort - used), seed=turn)
+        try:
+            fits = search.run(part)
+        except _OutOfSteps:
+            fits = None
+        used += search.steps
+        if fits is not None:
+            return (search.offsets if fits else None), True, used
+        turn += 1
+        if turn % len(RULES) == 0:
+            limit *= 2
+    return None, False, used
+
+
+class _Search:
+    """One depth-first search for a packing of at most `capacity`, which gives up after `limit` steps."""
+
+    def __init__(self, capacity: int, rule: tuple[str, ...], limit: int, seed: int) -> None:
+        self.capacity, self.rule, self.limit = capacity, rule, limit
+        self.steps = 0
+        self.noise = NOISE if seed >= len(RULES) else 0.0
+        self.random = random.Random(seed)
+
+    def run(self, part: _Problem) -> bool:
+        """Whether a packing exists; it is then in `self.offsets`. Raises _OutOfSteps."""
+        n = len(part.size)
+        self.offsets = np.zeros(n, np.int64)
+        zeros = np.zeros(n, np.int64)
+        return self.solve(part, _State(zeros, zeros, part.load[:-1], np.zeros(n, np.bool_), part.load, part.cuts), 0)
+
+    def solve(self, p: _Problem, root: _State, nesting: int) -> bool:
+        """Whether what `root` leaves unplaced can be placed."""
+        if nesting > MAX_NESTING:
+            raise _OutOfSteps
+        stack = [root]
+        while stack:
+            state = self.tighten(p, stack.pop())
+            if state is None:
+                continue
+            unplaced = np.flatnonzero(state.bound < FAR)
+            if not unplaced.size:
+                return True
+            island = np.searchsorted(np.flatnonzero(state.cuts == 0), p.start[unplaced])
+            if (island != island[0]).any():
+                parts = (unplaced[island == i] for i in np.unique(island))
+                if all(self.solve(*_restrict(p, state, ids), nesting + 1) for ids in parts):
+                    return True
+                continue
+            j = self.choose(p, state)
+            if j is None:
+                continue
+            if self.steps == self.limit:
+                raise _OutOfSteps
+            self.steps += 1
+            self.offsets[p.ids[j]] = state.bottom[j]  # a later branch may overwrite it
+            lifted = state.lifted.copy()
+            lifted[j] = True
+            stack += [replace(state, lifted=lifted), _place(p, state, j)]
+        return False
+
+    def tighten(self, p: _Problem, state: _State) -> _State | None:
+        """`state` with higher bounds and floors, or None if a section cannot hold what is left."""
+        bound = np.maximum(state.bound, state.bottom)
+        lifted = np.flatnonzero(state.lifted)
+        if lifted.size:
+            beneath = np.where(p.touch[lifted], bound + p.size, FAR).min(axis=1)
+            bound[lifted] = np.maximum(bound[lifted], _round_up(beneath, p.align[lifted]))
+        floor = np.minimum.reduceat(bound[p.members], p.heads)
+        load = state.load[:-1]
+        if (floor + load)[load > 0].max(initial=0) > self.capacity:
+            return None
+        return replace(state, bound=bound, floor=floor)
+
+    def choose(self, p: _Problem, state: _State) -> int | None:
+        """The buffer to place on its bottom, or else to lift; None if nothing can come next."""
+        above = _over_life(np.maximum, state.load, p.spans)  # it and all that must lie above it, if it comes next
+        placed = state.bound >= FAR
+        able = ~placed & ~state.lifted & (state.bottom + above <= self.capacity) & ((p.twin < 0) | placed[p.twin])
+        candidates = np.flatnonzero(able)
+        if not candidates.size:
+            return None
+        keys = {"bottom": state.bottom, "load": -above, **p.keys}
+        if "slack" in self.rule:
+            slack = np.append(np.where(state.load[:-1] > 0, self.capacity - state.floor - state.load[:-1], FAR), FAR)
+            keys["slack"] = _over_life(np.minimum, slack, p.spans)
+        best = self.first(candidates, keys)
+        if self.noise and candidates.size > 1 and self.random.random() < self.noise:
+            best = self.first(candidates[candidates != best], keys)
+        return best
+
+    def first(self, candidates: Ints, keys: dict[str, Ints]) -> int:
+        for key in ("bottom", *self.rule):
+            value = keys[key][candidates]
+            candidates = candidates[value == value.min()]
+            if candidates.size == 1:
+                break
+        return int(candidates[0])
+
+
+def _place(p: _Problem, state: _State, j: int) -> _State:
+    """`state` with buffer j on its bottom."""
+    sections, touch = slice(p.start[j], p.end[j]), p.touch[j]
+    bottom = np.where(touch, np.maximum(state.bottom, _round_up(state.bottom[j] + p.size[j], p.align)), state.bottom)
+    bound, load, cuts = state.bound.copy(), state.load.copy(), state.cuts.copy()
+    bound[j] = FAR
+    load[sections] -= p.size[j]
+    cuts[p.start[j]:p.end[j] - 1] -= 1
+    return _State(bottom, bound, state.floor, state.lifted & ~touch, load, cuts)
+
+
+def _restrict(p: _Problem, state: _State, ids: Ints) -> tuple[_Problem, _State]:
+    """The problem of the unplaced buffers `ids` alone, which share no section with the others."""
+    q = _problem(p.ids[ids], p.start[ids], p.end[ids] - 1, p.size[ids], p.align[ids], p.life[ids])
+    return q, _State(state.bottom[ids], state.bound[ids], q.load[:-1], state.lifted[ids], q.load, q.cuts)
+
+
+def _round_up(x: Ints, alignment: Ints) -> Ints:
+    return (x + alignment - 1) & -alignment
