@@ -189,7 +189,7 @@ class _Model:
         if arg is Special.NULL:
             return "NULL"
         if arg is Special.SCRATCH:
-            return f"arena + {self.plan.offset(self.program.scratch[call.node.outputs[0]])}u"
+            return f"arena + {self.plan.offsets[self.program.scratch[call.node.outputs[0]]]}u"
         if isinstance(arg, str):
             return self.members.get(arg) or self.variables[arg]
         assert isinstance(arg, int), arg
@@ -205,7 +205,7 @@ class _Model:
         if not call.symbol:
             declaration = f"{ctype} *const {variable} = {self.variables[call.node.inputs[0]]} + {call.args[1]};"
         elif place.buffer:
-            declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {self.plan.offset(place.buffer) + place.offset}u);"
+            declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {self.plan.offsets[place.buffer] + place.offset}u);"
         per_token = tensor.nbytes // tensor.shape[tensor.token_axis] if tensor.token_axis is not None else 0
         arguments = ", ".join(self._argument(call, a) for a in call.args)
         return {"comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
