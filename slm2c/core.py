@@ -1,9 +1,9 @@
 """The small float operator set that every ONNX file is reduced to before fusion, and its one evaluator.
 
 Shapes are static, so a reshape, transpose, slice, expand or constant gather is only a question of which source element
-each output element is: all of them are the single operator `view`, whose attribute `index` (an int64 array of the output's
-shape) holds flat source indices (-1: the constant `fill`). Two views compose by indexing, and equality of layouts is `==`
-on arrays instead of a catalogue of patterns.
+each output element is: all of them are the single operator `view`, whose attribute `index` (an int64 array of the
+output's shape) holds flat source indices (-1: the constant `fill`). Two views compose by indexing, and equality of
+layouts is `==` on arrays instead of a catalogue of patterns.
 
 | op | inputs | attrs |
 |---|---|---|
@@ -58,7 +58,8 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 ELEMENTWISE: Mapping[str, Callable[..., Array]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _divide, "pow": lambda a, b: np.power(a, b).astype(a.dtype),
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _divide,
+    "pow": lambda a, b: np.power(a, b).astype(a.dtype),
     "max": np.maximum, "min": np.minimum, "mod": np.mod, "fmod": np.fmod,
     "equal": np.equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater,
     "greater_equal": np.greater_equal, "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor,
@@ -70,13 +71,15 @@ ELEMENTWISE: Mapping[str, Callable[..., Array]] = {
     "gelu": _gelu, "softplus": lambda x: np.logaddexp(0, x), "softsign": lambda x: x / (1 + abs(x)),
     "leaky_relu": lambda x, alpha: np.where(x < 0, np.float32(alpha) * x, x),
     "elu": lambda x, alpha: np.where(x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x),
-    "selu": lambda x, alpha, gamma: np.float32(gamma) * np.where(x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x),
+    "selu": lambda x, alpha, gamma: np.float32(gamma) * np.where(
+        x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x),
     "hard_sigmoid": lambda x, alpha, beta: np.clip(np.float32(alpha) * x + np.float32(beta), 0, 1),
     "hard_swish": lambda x: x * np.clip(x / 6 + np.float32(0.5), 0, 1),
 }
 """Element by element, broadcasting; keyword arguments are the node's attrs."""
 
-_BOOLEAN = frozenset({"equal", "less", "less_equal", "greater", "greater_equal", "and", "or", "xor", "not", "isnan", "isinf"})
+_BOOLEAN = frozenset({"equal", "less", "less_equal", "greater", "greater_equal", "and", "or", "xor", "not",
+                      "isnan", "isinf"})
 
 _REDUCE: Mapping[str, Callable[..., Array]] = {
     "reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod}
@@ -115,8 +118,8 @@ def _windows(x: Array, kernel: Shape, strides: Shape, pads: Shape, dilations: Sh
     padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:dims], pads[dims:], strict=True)], constant_values=fill)
     span = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
     win = np.lib.stride_tricks.sliding_window_view(padded, span, axis=tuple(range(2, 2 + dims)))
-    step = (slice(None), slice(None), *(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))
-    return np.asarray(win[step])
+    steps = [slice(None, None, step) for step in (*strides, *dilations)]
+    return np.asarray(win[(slice(None), slice(None), *steps)])
 
 
 def window_counts(extent: Shape, kernel: Shape, attrs: Mapping[str, Any]) -> Shape:
@@ -181,7 +184,7 @@ def evaluate(op: str, args: Sequence[Array | None], attrs: Mapping[str, Any]) ->
                 beta = a[2] if len(a) > 2 else None
                 return normalize(a[0], a[1], beta, attrs["axis"], attrs["epsilon"], op == "layernorm")
             case "conv":
-                return conv(*a, **attrs) if len(a) == 3 else conv(*a, None, **attrs)
+                return conv(a[0], a[1], a[2] if len(a) > 2 else None, **attrs)
             case "maxpool" | "avgpool":
                 return pool(a[0], op, **attrs)
             case "cumsum":
@@ -273,7 +276,7 @@ class Builder:
         """A constant; float16, bfloat16 and float64 become float32."""
         if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
             value = value.astype(np.float32)
-        elif value.dtype not in (kind for kind in DTYPES.values()):
+        elif value.dtype not in [np.dtype(kind) for kind in DTYPES.values()]:
             value = value.astype(np.int64)
         name = self.fresh()
         self.tensors[name] = const_tensor(name, value)
@@ -315,7 +318,8 @@ class Builder:
 
     def graph(self, name: str, outputs: Sequence[str]) -> Graph:
         """What was built, without what no output needs."""
-        return verify(prune(Graph(name, tuple(self.inputs), tuple(outputs), toposort(self.nodes), self.tensors, self.consts)))
+        nodes = toposort(self.nodes)
+        return verify(prune(Graph(name, tuple(self.inputs), tuple(outputs), nodes, self.tensors, self.consts)))
 
 
 def _is_identity(index: Array) -> bool:
@@ -323,7 +327,7 @@ def _is_identity(index: Array) -> bool:
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
-    """Evaluate a core graph on `feeds` (input name -> array of the graph's static shape); name -> value of every tensor.
+    """Evaluate a core graph on `feeds` (input name -> array of its static shape); name -> value of every tensor.
 
     With `wanted`, stops when those are known; anything they do not depend on is skipped.
     """

@@ -1,8 +1,8 @@
 """An ONNX file becomes a graph of core operators: bind the shapes, translate node by node, collect what cannot be done.
 
-The translations themselves stand in `slm2c.onnx_ops`, the reading of the file in `slm2c.onnx_file`. Every problem of a model
-is found in one run: a node that is not understood stays in the graph under its ONNX name, and import goes on behind it as far
-as shapes are known.
+The file is read by `slm2c.onnx_file`, its inputs are bound by `slm2c.onnx_binding`, its nodes translated by
+`slm2c.onnx_graph` with the functions of `slm2c.onnx_ops`. Every problem of a model is found in one run: a node that is
+not understood stays in the graph under its ONNX name, and import goes on behind it as far as shapes are known.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def require_supported(imported: Imported) -> Imported:
 def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: str | None = None) -> Imported:
     """Import an .onnx file, or a folder with one.
 
-    `shapes` binds inputs with symbolic dims: {"input_ids": (1, 32)}; an open first axis alone becomes 1 by itself. `name`
-    is the graph's, by default the file's stem.
+    `shapes` binds inputs with symbolic dims: {"input_ids": (1, 32)}; an open first axis alone becomes 1 by itself.
+    `name` is the graph's, by default the file's stem or the folder's name.
 
     Raises CompileError where there is no graph to speak of: an unreadable or damaged file, unbound or contradictory
     shapes, a graph with cycles or without outputs. Operators that are not supported are reported in `problems` instead.

@@ -42,8 +42,8 @@ def contradicts(dims: tuple[Dim, ...] | None, shape: Shape) -> bool:
 def _declare(value: ValueInfoProto) -> Declared | Problem:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
-        return Problem(value.name, "", f"input is a {(kind or 'value without type').removesuffix('_type')}, not a tensor",
-                       "export the model with tensor inputs only")
+        what = (kind or "value without type").removesuffix("_type")
+        return Problem(value.name, "", f"input is a {what}, not a tensor", "export the model with tensor inputs only")
     elem_type = value.type.tensor_type.elem_type
     if elem_type not in IR_TYPES:
         remedy = "tokenize outside of the model" if elem_type == TensorProto.STRING else "cast it inside of the model"
@@ -90,8 +90,9 @@ def _close(declared: Declared, symbols: Mapping[str, int]) -> tuple[Dim, ...] | 
 def bind_inputs(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape]) -> dict[str, tuple[Shape, int]]:
     """Input name -> static shape and ONNX element type.
 
-    `shapes` binds symbolic dims by input; what it says of a named symbol holds for every input. Raises CompileError with
-    all that is unknown, contradicted, still open (with the option that would bind it), empty or of an unsupported type.
+    `shapes` binds symbolic dims by input; what it says of a named symbol holds for every input. Raises CompileError
+    with all that is unknown, contradicted, still open (with the option that would bind it), empty or of an unsupported
+    type.
     """
     problems: list[Problem] = []
     known: dict[str, Declared] = {}
@@ -118,8 +119,8 @@ def bind_inputs(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape]) -
             continue
         open_dims = [f"axis {i}" + (f" ('{d}')" if d else "") for i, d in enumerate(dims) if isinstance(d, str)]
         if open_dims:
-            problems.append(Problem(name, "", f"input has symbolic {', '.join(open_dims)} in {list(declared.dims or ())}",
-                                    f"bind it with {_option(name, dims)}"))
+            reason = f"input has symbolic {', '.join(open_dims)} in {list(declared.dims or ())}"
+            problems.append(Problem(name, "", reason, f"bind it with {_option(name, dims)}"))
         elif 0 in dims:
             problems.append(Problem(name, "", f"input of shape {list(dims)} has no elements",
                                     "export the model with at least one element in each axis"))

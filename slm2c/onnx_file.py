@@ -1,12 +1,13 @@
 """Reading an ONNX file with distrust: which file, how much of it, and its tensors as arrays.
 
-Names, paths and sizes in a file are claims. Everything is checked against the bytes that are there before it is believed,
-and external data is read only from files inside the model's own folder.
+Names, paths and sizes in a file are claims. Everything is checked against the bytes that are there before it is
+believed, and external data is read only from files inside the model's own folder.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,16 @@ MAX_FILE_BYTES = 1 << 28
 MAX_ELEMENTS = 1 << 24
 """Largest tensor, in elements."""
 
-_ITEM_BITS = {
+_ITEM_BITS: Mapping[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.DOUBLE: 64, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16,
     TensorProto.INT8: 8, TensorProto.INT16: 16, TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.UINT8: 8,
     TensorProto.UINT16: 16, TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.BOOL: 8,
     TensorProto.INT4: 4, TensorProto.UINT4: 4}
 """Bits of one element in `raw_data`."""
 
-_FIELDS = {TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
-           TensorProto.UINT32: "uint64_data", TensorProto.UINT64: "uint64_data"}
+_FIELDS: Mapping[int, str] = {
+    TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
+    TensorProto.UINT32: "uint64_data", TensorProto.UINT64: "uint64_data"}
 """Where the values stand when not in `raw_data`; all other types use int32_data (onnx.proto, TensorProto)."""
 
 _SIGNATURES = (
@@ -56,9 +58,10 @@ def locate(path: str | Path) -> Path:
     found = sorted(p.name for p in path.glob("*.onnx"))
     if len(found) == 1:
         return path / found[0]
-    raise CompileError(Problem(
-        str(path), "", "the folder holds " + (f"{len(found)} ONNX files: {', '.join(found)}" if found else "no ONNX file"),
-        "name the file to compile" if found else "export the model into it as model.onnx"))
+    if found:
+        raise CompileError(Problem(str(path), "", f"the folder holds {len(found)} ONNX files: {', '.join(found)}",
+                                   "name the file to compile"))
+    raise CompileError(Problem(str(path), "", "the folder holds no ONNX file", "export the model to model.onnx in it"))
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -80,9 +83,9 @@ def _read(path: Path) -> bytes:
             return path.read_bytes()
     except OSError as error:
         raise CompileError(Problem(str(path), "", f"cannot be read: {error.strerror}")) from error
-    raise CompileError(Problem(
-        str(path), "", f"the model has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}" if path.is_file() else
-        f"the model is not a regular file"))
+    if not path.is_file():
+        raise CompileError(Problem(str(path), "", "is not a regular file"))
+    raise CompileError(Problem(str(path), "", f"has {size:,} bytes; the limit is {MAX_FILE_BYTES:,}"))
 
 
 def _what_it_is(data: bytes) -> tuple[str, str]:
@@ -94,7 +97,7 @@ def _what_it_is(data: bytes) -> tuple[str, str]:
         return "is empty", "export or download the file again"
     if data[4:8] == b"TFL3":
         return "is a TensorFlow Lite model", "convert it with tf2onnx --tflite"
-    if data[:512].isascii() and data[:512].decode("ascii").replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+    if data[:512].isascii() and all(c.isprintable() or c in "\r\n\t" for c in data[:512].decode("ascii")):
         return "is a text file, not a model", "export or download the file again"
     return "is not an ONNX model, or is truncated or damaged", "export or download the file again"
 
@@ -142,8 +145,10 @@ def load_external_data(tensor: TensorProto, folder: Path) -> None:
 
 def type_name(data_type: int) -> str:
     """ONNX's name of an element type, in lower case as users know it: float16, int64, string."""
-    names = {v: k for k, v in TensorProto.DataType.items()}
-    return names.get(data_type, f"number {data_type}").lower().replace("float", "float32" if data_type == 1 else "float")
+    if data_type == TensorProto.FLOAT:
+        return "float32"
+    names = {int(number): name for name, number in TensorProto.DataType.items()}
+    return names.get(data_type, f"number {data_type}").lower()
 
 
 def tensor_values(tensor: TensorProto, folder: Path) -> Array:

@@ -1,4 +1,4 @@
-"""The nodes of an ONNX graph, function or branch, translated one by one into a graph of core operators under construction."""
+"""The nodes of an ONNX graph, function or branch, translated one by one into a graph of core operators."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from slm2c.errors import CompileError, Problem
 from slm2c.ir import Array, Graph, Node, Shape, Tensor
 from slm2c.onnx_binding import contradicts, declared_shape
 from slm2c.onnx_file import tensor_values
-from slm2c.onnx_ops import TRANSLATIONS, Call, Refused, Value
-from slm2c.onnx_ops.base import IR_TYPES, Budget, Dim, Translation
+from slm2c.onnx_ops import TRANSLATIONS
+from slm2c.onnx_ops.base import IR_TYPES, Budget, Call, Dim, Refused, Translation, Value
 from slm2c.onnx_ops.quantized import as_integers, coded_input, hint
 from slm2c.onnx_ops.unsupported import explain
 
@@ -112,8 +112,8 @@ def _live(nodes: Sequence[NodeProto], wanted: Iterable[str], given: Iterable[str
                                         "is an output that nothing defines", "export the model again"))
                 given.add(name)
         elif state[below] == 1:
-            problems.append(Problem(_label(nodes[below]), nodes[below].op_type, "depends on its own output: the graph has "
-                                    "a cycle", "export the model without loops"))
+            problems.append(Problem(_label(nodes[below]), nodes[below].op_type,
+                                    "depends on its own output: the graph has a cycle", "export it without loops"))
             raise CompileError(problems)
         elif state[below] == 0:
             state[below] = 1
@@ -142,7 +142,8 @@ class Translator:
 
     def problems_of(self, graph: Graph) -> list[Problem]:
         """What concerns the file as a whole and the nodes that are left in `graph`."""
-        return [*self.general, *(self.found[out] for node in graph.nodes for out in node.outputs[:1] if out in self.found)]
+        first = [node.outputs[0] for node in graph.nodes]
+        return [*self.general, *(self.found[out] for out in first if out in self.found)]
 
     def tensor(self, proto: TensorProto) -> Array:
         """Values of a tensor in the file; NaN is reported."""
@@ -151,7 +152,7 @@ class Translator:
         if values.dtype.kind == "f" and (count := int(np.isnan(values).sum())):
             self.general.append(Problem(proto.name, "", f"holds {count:,} NaN among {values.size:,} values",
                                         "training has failed or the file is damaged"))
-        if values.dtype.kind == "f" or values.dtype.itemsize in (1, 4) and values.dtype.kind in "iu":
+        if values.dtype.kind == "f" or (values.dtype.kind in "iu" and values.dtype.itemsize != 8):
             self.parameters += values.size
         return values
 
@@ -186,7 +187,8 @@ class Translator:
     def input(self, graph: GraphProto, name: str, shape: Shape, dtype: str) -> Value:
         """Declare a graph input; one that is only ever dequantized takes the real values."""
         constants = {t.name: t for t in graph.initializer if t.name}
-        code = coded_input(graph, name, dtype, lambda n: tensor_values(constants[n], self.folder) if n in constants else None)
+        code = coded_input(graph, name, dtype,
+                           lambda n: tensor_values(constants[n], self.folder) if n in constants else None)
         if code is None:
             return Value(self.builder.input(name, shape, dtype))
         self.builder.input(name, shape, "f32")
@@ -198,7 +200,7 @@ class Translator:
         for node in nodes:
             self.translated += 1
             if self.translated > MAX_NODES:
-                raise CompileError(Problem("", "", f"the model has more than {MAX_NODES:,} nodes", "use a smaller model"))
+                raise CompileError(Problem("", "", f"more than {MAX_NODES:,} nodes", "use a smaller model"))
             values = [scope.names[name] if name else _ABSENT for name in node.input]
             try:
                 results = self.node(node, values, read, scope)
@@ -226,10 +228,12 @@ class Translator:
             raise Refused(*explain(domain, node.op_type))
         self.check(node, attrs, scope)
         call = Call(
-            self.builder, domain, node.op_type, _label(node), tuple(v.name for v in values), tuple(v.code for v in values), attrs,
-            scope.opset(domain), tuple(node.output), tuple(scope.declared.get(out) for out in node.output),
-            tuple(out in read for out in node.output), self.attribute_tensor, self.budget,
-            lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)))
+            builder=self.builder, domain=domain, op_type=node.op_type, name=_label(node),
+            inputs=tuple(v.name for v in values), codes=tuple(v.code for v in values), attrs=attrs,
+            opset=scope.opset(domain), outputs=tuple(node.output),
+            declared=tuple(scope.declared.get(out) for out in node.output),
+            used=tuple(out in read for out in node.output), tensor=self.attribute_tensor, budget=self.budget,
+            warn=lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)))
         return self.translate(translation, call)
 
     def translate(self, translation: Translation, call: Call) -> list[Value]:
@@ -284,8 +288,9 @@ class Translator:
         if len(values) > len(function.input):
             raise Refused(f"function {function.name} has {len(function.input)} inputs, not {len(values)}")
         given = [*values, *[_ABSENT] * (len(function.input) - len(values))]
-        inner = Scope(dict(zip(function.input, given, strict=True)), {o.domain: o.version for o in function.opset_import},
-                       {}, {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
+        inner = Scope(dict(zip(function.input, given, strict=True)),
+                      {o.domain: o.version for o in function.opset_import}, {},
+                      {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
         nodes = _live(function.node, function.output, inner.names)
         self.nodes(nodes, {name for node in nodes for name in _reads(node)} | set(function.output), inner)
         return [inner.names[name] for name in function.output]
@@ -317,8 +322,8 @@ class Translator:
                 self.unknown.add(fresh)
             results.append(Value(fresh))
         op = op_name(node)
-        self.builder.nodes.append(Node(f"ai.onnx:{op}" if known(op) else op, _label(node), tuple(v.name for v in values),
-                                       tuple(v.name for v in results)))
+        self.builder.nodes.append(Node(f"ai.onnx:{op}" if known(op) else op, _label(node),
+                                       tuple(v.name for v in values), tuple(v.name for v in results)))
         return results
 
 
@@ -327,7 +332,7 @@ def _infer(node: NodeProto, inputs: Sequence[Tensor | None], values: Sequence[Ar
     """Output name -> shape and IR type, as far as onnx's inference knows the operator."""
     if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
         return {}
-    onnx_types = {ir: elem for elem, ir in reversed(IR_TYPES.items())}
+    onnx_types = {ir: elem for elem, ir in reversed(list(IR_TYPES.items()))}
     known_inputs, initializers = [], []
     for name, tensor, value in zip(node.input, inputs, values, strict=True):
         if tensor is None:
@@ -338,8 +343,9 @@ def _infer(node: NodeProto, inputs: Sequence[Tensor | None], values: Sequence[Ar
     outputs = [onnx.helper.make_empty_tensor_value_info(out) for out in node.output if out]
     graph = onnx.helper.make_graph([node], "one", known_inputs, outputs, initializers)
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in scope.opsets.items()]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
     try:
-        inferred = onnx.shape_inference.infer_shapes(onnx.helper.make_model(graph, opset_imports=opsets), data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
         return {}
     types = {}

@@ -36,8 +36,9 @@ def inspect_weights(graph: Graph, labels: Mapping[str, str]) -> tuple[list[Probl
                 faults.append(Problem(where, node.op, f"a weight is as large as {largest:.3g}",
                                       "training has failed or the file is damaged"))
             elif weights.ndim > 1 and node.op != "layernorm" and largest > OUTLIER * _median(magnitude):
-                doubts.append(Problem(where, node.op, f"a weight of {largest:.3g} is {largest / _median(magnitude):.1g} times "
-                                      "the median: eight bits leave nothing of its neighbours", "clip it and train again"))
+                doubts.append(Problem(where, node.op,
+                                      f"a weight of {largest:.3g} is {largest / _median(magnitude):.1g} times the "
+                                      "median: eight bits leave nothing of its neighbours", "clip it and train again"))
     return faults, doubts
 
 

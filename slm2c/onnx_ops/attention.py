@@ -1,7 +1,7 @@
-"""Attention in every packaging, taken apart into the one form: matmul, scale, mask, softmax, matmul over [batch, head, token, d].
+"""Attention in every packaging, taken apart into one form: matmul, scale, mask, softmax, matmul.
 
-Masks are added as 0 and -inf (or the file's own large negative value). A row that is masked throughout gives zeros, as ONNX
-defines since opset 24.
+Operands are [batch, head, token, d]. Masks are added as 0 and -inf (or the file's own large negative value). A row that
+is masked throughout gives zeros, as ONNX defines.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def allowed(call: Call, mask: str) -> str:
 
 
 def window(call: Call, rows: int, columns: int, offset: int, left: int = -1, right: int = -1) -> str:
-    """[rows, columns] of 0 and -inf: row i, at position i + offset, sees `left` columns before it and `right` behind it."""
+    """[rows, columns] of 0 and -inf: row i, at position i + offset, sees `left` columns before and `right` behind."""
     ahead = np.arange(columns) - (np.arange(rows)[:, None] + offset)
     seen = ((ahead <= right) | (right < 0)) & ((-ahead <= left) | (left < 0))
     return call.const(np.where(seen, np.float32(0), np.float32(-np.inf)))
@@ -57,7 +57,7 @@ def window(call: Call, rows: int, columns: int, offset: int, left: int = -1, rig
 
 def attend(call: Call, q: str, k: str, v: str, masks: list[str], scale: float, softcap: float = 0.0
            ) -> tuple[str, list[str]]:
-    """softmax(scale q k' + masks) v of [batch, head, token, d]; also the scores raw, capped, masked and as probabilities."""
+    """The result of softmax(scale q k' + masks) v; also the scores raw, capped, masked and as probabilities."""
     if not len(call.shape(q)) == len(call.shape(k)) == len(call.shape(v)) == 4:
         raise Refused(f"shapes {call.shape(q)}, {call.shape(k)} and {call.shape(v)} are not [batch, head, token, d]")
     heads = call.shape(q)[1]
@@ -70,7 +70,7 @@ def attend(call: Call, q: str, k: str, v: str, masks: list[str], scale: float, s
     for mask in masks:
         capped = call.op("add", capped, mask)
         if call.shape(capped) != call.shape(scores[0]):
-            raise Refused(f"a mask of shape {list(call.shape(mask))} does not suit scores of {list(call.shape(scores[0]))}")
+            raise Refused(f"a mask of shape {list(call.shape(mask))} on scores of {list(call.shape(scores[0]))}")
     p = call.softmax(capped, -1)
     if any(_may_hide_a_row(call, mask) for mask in masks):
         p = call.op("where", call.op("isnan", p), call.const(0, np.float32), p)
@@ -95,7 +95,7 @@ def attention(call: Call) -> Result:
         past = call.shape(call.inputs[4])[2] if len(call.shape(call.inputs[4])) == 4 else 0
         k, v = call.concat([call.inputs[4], k], 2), call.concat([call.inputs[5], v], 2)
     if any(len(call.shape(x)) != 4 for x in (q, k, v)):
-        raise Refused(f"operands of shape {list(call.shape(q))} and {list(call.shape(k))} are not [batch, head, token, d]")
+        raise Refused(f"shapes {list(call.shape(q))} and {list(call.shape(k))} are not [batch, head, token, d]")
     rows, columns = call.shape(q)[2], call.shape(k)[2]
     masks = []
     if call.has(3):
@@ -123,7 +123,7 @@ def attention(call: Call) -> Result:
 
 
 def _valid_keys(call: Call, rows: int, columns: int) -> list[str]:
-    """nonpad_kv_seqlen: the number of keys that count, per batch; with is_causal the last of them belongs to the last row."""
+    """nonpad_kv_seqlen: how many keys count, per batch; with is_causal the last of them belongs to the last row."""
     lengths = call.cast(call.inputs[6], "i64")
     batch = call.shape(lengths)
     if len(batch) != 1:
@@ -142,13 +142,13 @@ def _valid_keys(call: Call, rows: int, columns: int) -> list[str]:
 def rotate(call: Call, x: str, cos: str, sin: str, positions: str, interleaved: bool, width: int) -> str:
     """RoPE (arXiv 2104.09864) of [batch, head, token, d]: x C + swap(x) S.
 
-    cos and sin are [position, width / 2] where `positions` [batch, token] are given, else [batch, token, width / 2]. C holds
-    each cosine at both elements of its pair and 1 behind `width`; S the sine with its sign, and 0.
+    cos and sin are [position, width / 2] where `positions` [batch, token] are given, else [batch, token, width / 2].
+    C holds each cosine at both elements of its pair and 1 behind `width`; S the sine with its sign, and 0.
     """
     batch, _, tokens, d = call.shape(x)
     width = width or d
     half = width // 2
-    if width > d or width % 2 or call.shape(cos) != call.shape(sin) or not call.shape(cos) or call.shape(cos)[-1] != half:
+    if width > d or width % 2 or call.shape(cos) != call.shape(sin) or call.shape(cos)[-1:] != (half,):
         raise Refused(f"caches of shape {list(call.shape(cos))} do not rotate {width} of {d} elements")
     pair = np.repeat(np.arange(half), 2) if interleaved else np.tile(np.arange(half), 2)
     first = np.arange(width) % 2 == 0 if interleaved else np.arange(width) < half
@@ -188,7 +188,7 @@ def _rows(call: Call, table: str, positions: str) -> str:
 @onnx_op("RotaryEmbedding")
 @onnx_op("RotaryEmbedding", domain=_MS)
 def rotary_embedding(call: Call) -> Result:
-    """onnxruntime's has the position ids second, ONNX's (opset 23) last and optional."""
+    """That of onnxruntime has the position ids second, that of ONNX (opset 23) last and optional."""
     x = call.real(call.input(0))
     cos_at, sin_at, at = (1, 2, 3) if call.domain == "" else (2, 3, 1)
     cos, sin = call.real(call.input(cos_at)), call.real(call.input(sin_at))
@@ -216,15 +216,16 @@ def rotary_embedding(call: Call) -> Result:
 def padding_masks(call: Call, mask: str, rows: int, columns: int, batch: int) -> list[str]:
     """The forms of mask_index and key_padding_mask as addends: 0, or mask_filter_value where a key is padding.
 
-    [batch, keys] or [batch, rows, keys] of 0 and 1, [batch, 1, max, max], or [batch] numbers of keys ([2 batch]: then their
-    starts).
+    [batch, keys] or [batch, rows, keys] of 0 and 1, [batch, 1, max, max], or [batch] numbers of keys ([2 batch]: then
+    their starts).
     """
     shape = call.shape(mask)
     hidden = call.const(call.attr_float("mask_filter_value", -10000.0), np.float32)
     zero = call.const(0, np.float32)
     if shape in ((batch,), (2 * batch,)) and shape != (columns,):
         column = call.cast(call.const(np.arange(columns)), call.dtype(mask))
-        parts = [call.view(mask, np.arange(batch).reshape(batch, 1, 1, 1) + i * batch) for i in range(shape[0] // batch)]
+        each = np.arange(batch).reshape(batch, 1, 1, 1)
+        parts = [call.view(mask, each + i * batch) for i in range(shape[0] // batch)]
         masks = [call.op("where", call.op("less", column, parts[0]), zero, hidden)]
         if len(parts) > 1:
             masks.append(call.op("where", call.op("greater_equal", column, parts[1]), zero, hidden))
@@ -240,12 +241,15 @@ def padding_masks(call: Call, mask: str, rows: int, columns: int, batch: int) ->
     return [call.op("where", call.op("greater", call.cast(mask, "f32"), zero), zero, hidden)]
 
 
-def _fused(call: Call, q: str, k: str, v: str, mask: str, bias: str, causal: bool) -> str:
-    """[batch, token, heads * d] of attention over [batch, head, token, d] operands, in onnxruntime's way."""
+def _fused(call: Call, operands: list[str], mask: str, bias: str) -> str:
+    """[batch, token, heads * d] of attention over q, k and v of [batch, head, token, d], in onnxruntime's way."""
+    q, k, v = operands
+    if len(call.shape(q)) != 4 or len(call.shape(k)) != 4:
+        raise Refused(f"shapes {list(call.shape(q))} and {list(call.shape(k))} are not [batch, head, token, d]")
     batch, _, rows, d = call.shape(q)
     columns = call.shape(k)[2]
     masks = padding_masks(call, mask, rows, columns, batch) if mask else []
-    if causal:
+    if call.attr_int("unidirectional"):
         masks.append(window(call, rows, columns, columns - rows, right=0))
     if bias:
         masks.append(call.real(bias))
@@ -273,7 +277,7 @@ def _project(call: Call, x: str, w: str, bias: str) -> str:
     if call.op_type == "QAttention":
         mask = call.inputs[5] if call.has(5) else ""
     extra = call.inputs[5] if call.op_type == "Attention" and call.has(5) else ""
-    return _fused(call, *parts, mask, extra, bool(call.attr_int("unidirectional")))
+    return _fused(call, parts, mask, extra)
 
 
 @onnx_op("Attention", domain=_MS)
@@ -309,7 +313,7 @@ def multi_head_attention(call: Call) -> Result:
             parts = _biased(call, parts, call.inputs[3])
         parts = [x if len(call.shape(x)) == 4 else split_heads(call, x, heads) for x in parts]
     mask, bias = (call.inputs[i] if call.has(i) else "" for i in (4, 5))
-    return _fused(call, *parts, mask, bias, bool(call.attr_int("unidirectional")))
+    return _fused(call, parts, mask, bias)
 
 
 def _keys_and_values(call: Call) -> list[str]:

@@ -48,8 +48,8 @@ class Refused(Exception):
 class Code(NamedTuple):
     """How the file stores a value as integers: real = quant.scale * (q - quant.zero_point), q of IR type `dtype`.
 
-    A translated graph computes the real value; the code says which integers the file has in its place. With `dynamic` the
-    file computes the scale at run time; the quant is then 1 and 0 by convention.
+    A translated graph computes the real value; the code says which integers the file has in its place. With `dynamic`
+    the file computes the scale at run time; the quant is then 1 and 0 by convention.
     """
 
     quant: Quant
@@ -58,7 +58,7 @@ class Code(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A value of the file: its name in the graph under construction and, if the file holds integers for it, their code."""
+    """A value of the file: its name in the graph under construction and, if the file holds integers, their code."""
 
     name: str
     code: Code | None = None
@@ -89,8 +89,8 @@ Result = str | Value | Sequence[str | Value]
 class Translation(NamedTuple):
     """`function` of a Call, and what becomes of the codes of its inputs.
 
-    `codes` is "decode": the function sees the file's integers; "keep": it moves elements, so that the output has the code
-    of the input; or "own": it reads `Call.codes` itself and returns a `Value` where its output is coded.
+    `codes` is "decode": the function sees the file's integers; "keep": it moves elements, so that the output has the
+    code of the input; or "own": it reads `Call.codes` itself and returns a `Value` where its output is coded.
     """
 
     function: Callable[[Call], Result]
@@ -116,9 +116,9 @@ def onnx_op(*op_types: str, domain: str = "", codes: str = "decode"
 class Call:
     """One ONNX node: its inputs as values of `builder` ("" where absent), attributes, and the opset of its domain.
 
-    `outputs` are the file's names, `declared` the shapes it states for them, `used` whether anything reads them; `codes`
-    belongs to `inputs`. `tensor` gives the values of a tensor attribute, `warn` (reason, remedy) records what the user should
-    know although the node was translated.
+    `outputs` are the file's names, `declared` the shapes it states for them, `used` whether anything reads them;
+    `codes` belongs to `inputs`. `tensor` gives the values of a tensor attribute, `warn` (reason, remedy) records what
+    the user should know although the node was translated.
     """
 
     builder: Builder

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from slm2c.ir import Shape
+from slm2c.ir import Array, Shape
 from slm2c.onnx_ops.base import Call, Refused, Result, onnx_op
 
 
@@ -69,7 +69,7 @@ def _ceil_pads(extent: Shape, kernel: Shape, attrs: Mapping[str, Shape]) -> Shap
 
 
 def pool(call: Call, x: str, kind: str, kernel: Sequence[int]) -> str:
-    """maxpool or avgpool with the node's attributes."""
+    """The core operator maxpool or avgpool with the node's attributes."""
     shape = call.shape(call.real(x))
     if len(shape) < 3 or len(kernel) != len(shape) - 2 or min(kernel) < 1:
         raise Refused(f"kernel_shape {list(kernel)} on shape {list(shape)}")
@@ -164,7 +164,7 @@ def resize(call: Call) -> Result:
     return call.view(x, index)
 
 
-def _nearest(call: Call, length: int, size: int, scale: float) -> np.ndarray[Any, Any]:
+def _nearest(call: Call, length: int, size: int, scale: float) -> Array:
     """Source position of each of `length` elements."""
     legacy = call.op_type == "Upsample" or call.opset < 11
     mode = "asymmetric" if legacy else call.attr_str("coordinate_transformation_mode", "half_pixel")
@@ -180,8 +180,9 @@ def _nearest(call: Call, length: int, size: int, scale: float) -> np.ndarray[Any
         at = at * 0
     else:
         raise Refused(f"coordinate_transformation_mode {mode} is unsupported")
-    rules = {"floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-             "round_prefer_ceil": lambda v: np.floor(v + 0.5)}
+    rules: dict[str, Callable[[Array], Array]] = {
+        "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v + 0.5)}
     if rounding not in rules:
         raise Refused(f"nearest_mode {rounding} is unknown")
     return np.clip(rules[rounding](at), 0, size - 1).astype(np.int64)

@@ -6,13 +6,13 @@ from functools import reduce
 
 import numpy as np
 
-from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, onnx_op
 from slm2c.onnx_file import type_name
+from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, onnx_op
 
 _UNARY_FLOAT = {
     "Sqrt": "sqrt", "Reciprocal": "reciprocal", "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Erf": "erf",
-    "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "Floor": "floor", "Ceil": "ceil",
-    "Round": "round", "IsNaN": "isnan", "HardSwish": "hard_swish"}
+    "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "Floor": "floor",
+    "Ceil": "ceil", "Round": "round", "IsNaN": "isnan", "HardSwish": "hard_swish"}
 _UNARY_ANY = {"Neg": "neg", "Abs": "abs", "Sign": "sign", "Relu": "relu"}
 _ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min", "Sum": "add"}
 _COMPARE = {"Equal": "equal", "Less": "less", "LessOrEqual": "less_equal", "Greater": "greater",
@@ -170,19 +170,19 @@ def rare_trigonometry(call: Call) -> Result:
 
 @onnx_op("LeakyRelu")
 def leaky_relu(call: Call) -> Result:
-    """alpha x below zero."""
+    """Times alpha below zero."""
     return call.op("leaky_relu", call.real(call.input(0)), alpha=call.attr_float("alpha", 0.01))
 
 
 @onnx_op("Elu")
 def elu(call: Call) -> Result:
-    """alpha (e^x - 1) below zero."""
+    """Below zero alpha (e^x - 1), arXiv 1511.07289."""
     return call.op("elu", call.real(call.input(0)), alpha=call.attr_float("alpha", 1.0))
 
 
 @onnx_op("Celu")
 def celu(call: Call) -> Result:
-    """alpha ELU(x / alpha), arXiv 1704.07483."""
+    """ELU(x / alpha) times alpha, arXiv 1704.07483."""
     alpha = call.const(call.attr_float("alpha", 1.0), np.float32)
     x = call.real(call.input(0))
     return call.op("mul", call.op("elu", call.op("div", x, alpha), alpha=1.0), alpha)
@@ -213,12 +213,12 @@ def gelu(call: Call) -> Result:
 
 @onnx_op("Swish")
 def swish(call: Call) -> Result:
-    """x sigmoid(alpha x)."""
+    """The product x sigmoid(alpha x), arXiv 1710.05941."""
     return swish_of(call, call.real(call.input(0)), call.attr_float("alpha", 1.0))
 
 
 def swish_of(call: Call, x: str, alpha: float) -> str:
-    """x sigmoid(alpha x), also known as SiLU for alpha = 1."""
+    """The product x sigmoid(alpha x), also known as SiLU for alpha = 1."""
     scaled = x if alpha == 1.0 else call.op("mul", x, call.const(alpha, np.float32))
     return call.op("mul", x, call.op("sigmoid", scaled))
 
@@ -232,14 +232,14 @@ def swiglu(call: Call) -> Result:
 
 @onnx_op("Mish")
 def mish(call: Call) -> Result:
-    """x tanh(softplus(x)), arXiv 1908.08681."""
+    """The product x tanh(softplus(x)), arXiv 1908.08681."""
     x = call.real(call.input(0))
     return call.op("mul", x, call.op("tanh", call.op("softplus", x)))
 
 
 @onnx_op("PRelu")
 def prelu(call: Call) -> Result:
-    """slope x below zero; before opset 7 the slope stands for channels."""
+    """Times slope below zero; before opset 7 the slope stands for channels."""
     x, slope = call.real(call.input(0)), call.real(call.input(1))
     rank = len(call.shape(x))
     if call.opset < 7 and len(call.shape(slope)) == 1 and rank > 2:
@@ -249,7 +249,7 @@ def prelu(call: Call) -> Result:
 
 @onnx_op("ThresholdedRelu")
 def thresholded_relu(call: Call) -> Result:
-    """x above alpha, else zero."""
+    """Only what is above alpha, else zero."""
     x = call.real(call.input(0))
     above = call.op("greater", x, call.const(call.attr_float("alpha", 1.0), np.float32))
     return call.op("where", above, x, call.const(0, np.float32))
@@ -260,7 +260,8 @@ def shrink(call: Call) -> Result:
     """Soft threshold: x + bias below -lambd, x - bias above lambd, else zero."""
     x = call.real(call.input(0))
     bias, lambd = (call.const(v, np.float32) for v in (call.attr_float("bias"), call.attr_float("lambd", 0.5)))
-    low = call.op("where", call.op("less", x, call.op("neg", lambd)), call.op("add", x, bias), call.const(0, np.float32))
+    below = call.op("less", x, call.op("neg", lambd))
+    low = call.op("where", below, call.op("add", x, bias), call.const(0, np.float32))
     return call.op("where", call.op("greater", x, lambd), call.op("sub", x, bias), low)
 
 

@@ -23,7 +23,7 @@ def scaled(call: Call, x: str, factor: float) -> str:
 
 @onnx_op("Gemm")
 def gemm(call: Call) -> Result:
-    """alpha A' B' + beta C. alpha goes into a constant B, so that it costs nothing."""
+    """The sum alpha A' B' + beta C. A constant B takes alpha in, so that it costs nothing."""
     a, b = (call.transpose(x, (1, 0)) if call.attr_int(flag) and len(call.shape(x)) == 2 else x
             for x, flag in ((call.real(call.input(0)), "transA"), (call.real(call.input(1)), "transB")))
     if len(call.shape(a)) != 2 or len(call.shape(b)) != 2:

@@ -1,9 +1,13 @@
-"""Operators of com.microsoft that onnxruntime's optimizer fuses, taken apart again. Attention: `attention`, QLinear*: `quantized`."""
+"""Operators of com.microsoft that onnxruntime's optimizer fuses, taken apart again.
+
+Attention stands in `attention`, integer operators in `quantized`.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from slm2c.ir import Array
 from slm2c.onnx_ops.base import Call, Refused, Result, onnx_op
 from slm2c.onnx_ops.convolution import convolve
 from slm2c.onnx_ops.elementwise import swish_of
@@ -29,7 +33,7 @@ def gelu(call: Call) -> Result:
 
 @onnx_op("QuickGelu", domain=_MS)
 def quick_gelu(call: Call) -> Result:
-    """x sigmoid(alpha x)."""
+    """The product x sigmoid(alpha x)."""
     return swish_of(call, call.real(call.input(0)), call.attr_float("alpha", 1.702))
 
 
@@ -46,7 +50,7 @@ def bias_softmax(call: Call) -> Result:
 
 @onnx_op("FusedMatMul", "TransposeMatMul", domain=_MS)
 def fused_matmul(call: Call) -> Result:
-    """alpha A' B'; transBatch moves the batch axes of an operand behind its rows first."""
+    """The product alpha A' B'; transBatch moves the batch axes of an operand behind its rows first."""
     operands = []
     for i, side in enumerate("AB"):
         x = call.real(call.input(i))
@@ -63,7 +67,7 @@ def fused_matmul(call: Call) -> Result:
 
 
 def _activated(call: Call, x: str, parameters: list[float]) -> str:
-    """onnxruntime's fused activation by name."""
+    """A fused activation by name."""
     name = call.attr_str("activation")
     first, second = (*parameters, *(0.0, 0.0)[len(parameters):])[:2]
     match name:
@@ -176,7 +180,8 @@ def matmul_n_bits(call: Call) -> Result:
     n, k, block, bits = (call.attr_int(a, d) for a, d in (("N", 0), ("K", 0), ("block_size", 0), ("bits", 4)))
     packed, scales = call.array(1, "the weight"), call.array(2, "the scale").astype(np.float32)
     blocks = -(-k // block) if block > 0 else 0
-    if bits != 4 or n < 1 or blocks < 1 or packed.size != n * blocks * block // 2 or scales.size != n * blocks or call.has(4):
+    fits_together = n > 0 and blocks > 0 and packed.size == n * blocks * block // 2 and scales.size == n * blocks
+    if bits != 4 or not fits_together or call.has(4):
         raise Refused(f"bits={bits} with weights of {packed.size} bytes and {scales.size} scales is unsupported")
     q = _nibbles(packed, n * blocks, block)
     zero = np.full((n * blocks, 1), 8, np.float32)
@@ -189,7 +194,7 @@ def matmul_n_bits(call: Call) -> Result:
     return call.op("add", y, call.inputs[5]) if call.has(5) else y
 
 
-def _nibbles(packed: np.ndarray, rows: int, width: int) -> np.ndarray:
+def _nibbles(packed: Array, rows: int, width: int) -> Array:
     """4-bit values, the lower half of a byte first, as float32 [rows, width]."""
     flat = packed.astype(np.uint8).ravel()
     if flat.size * 2 != rows * width:

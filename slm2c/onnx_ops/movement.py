@@ -1,4 +1,4 @@
-"""Operators that only move elements: each becomes a `view`, whatever its name. Also shapes, ranges and other constants."""
+"""Operators that only move elements: each becomes a `view`, whatever its name. Also shapes, ranges and constants."""
 
 from __future__ import annotations
 
@@ -177,10 +177,11 @@ def split(call: Call) -> Result:
     x = call.input(0)
     axis = call.axis(call.attr_int("axis"), len(call.shape(x)))
     length, parts = call.shape(x)[axis], len(call.used)
-    sizes = None
+    sizes: list[int] | None = None
     if call.has(1) and call.builder.value(call.inputs[1]) is None:
         # Sizes computed at run time, outputs of fixed shape: the shapes tell.
-        sizes = [d[axis] for d in call.declared if d is not None and len(d) > axis and isinstance(d[axis], int)]
+        stated = [d[axis] if d is not None and len(d) > axis else "" for d in call.declared]
+        sizes = [size for size in stated if isinstance(size, int)]
     if not sizes:
         sizes = call.ints_or_input("split", 1)
     if sizes is None:
@@ -249,7 +250,8 @@ def gather_elements(call: Call) -> Result:
     shape = call.shape(data)
     axis = call.axis(call.attr_int("axis"), len(shape))
     indices = _in_range(call, call.array(1, "indices"), shape[axis])
-    if indices.ndim != len(shape) or any(n > d for i, (n, d) in enumerate(zip(indices.shape, shape, strict=True)) if i != axis):
+    inside = all(n <= d or i == axis for i, (n, d) in enumerate(zip(indices.shape, shape, strict=False)))
+    if indices.ndim != len(shape) or not inside:
         raise Refused(f"indices of shape {list(indices.shape)} do not suit data of shape {list(shape)}")
     window = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
     return call.view(data, np.take_along_axis(call.positions(data)[window], indices, axis=axis))
@@ -278,7 +280,7 @@ def gather_nd(call: Call) -> Result:
     picks = value.reshape(lead, *value.shape[batch:])
     rows = [positions[i][_tuples(call, picks[i], shape[batch:])] for i in range(lead)]
     tail = (*value.shape[batch:-1], *shape[batch + value.shape[-1]:])
-    return call.view(data, np.stack(rows).reshape(*shape[:batch], *tail) if rows else np.zeros((*shape[:batch], *tail), int))
+    return call.view(data, np.array(rows, dtype=np.int64).reshape(*shape[:batch], *tail))
 
 
 def _scatter(call: Call, data: str, updates: str, where: Array) -> str:
@@ -423,12 +425,13 @@ def eye_like(call: Call) -> Result:
         raise Refused("needs a matrix")
     dtype = IR_TYPES.get(call.attr_int("dtype"), call.dtype(x))
     offset = int(np.clip(call.attr_int("k"), -(1 << 31), 1 << 31))
-    return call.cast(call.const(np.eye(*call.shape(x), k=offset, dtype=np.int64)), dtype)
+    rows, columns = call.shape(x)
+    return call.cast(call.const(np.eye(rows, columns, offset, np.int64)), dtype)
 
 
 @onnx_op("OneHot")
 def one_hot(call: Call) -> Result:
-    """depth must be constant; indices may be computed: they are compared with 0..depth-1."""
+    """The depth must be constant; indices may be computed: they are compared with 0..depth-1."""
     indices, values = call.input(0), call.input(2)
     depth = int(call.scalar(1, "depth"))
     rank = len(call.shape(indices)) + 1

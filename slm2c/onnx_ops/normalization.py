@@ -13,7 +13,8 @@ from slm2c.onnx_ops.base import Call, Refused, Result, onnx_op
 def layernorm(call: Call, x: str, gamma: str, beta: str, axis: int, epsilon: float, *, op: str = "layernorm") -> str:
     """LayerNorm or RMSNorm of `x` over axes axis..-1.
 
-    gamma and beta ("" if absent) are spread to the normalized axes; one that also varies over leading axes is applied apart.
+    gamma and beta ("" if absent) are spread to the normalized axes; one that also varies over leading axes is applied
+    apart.
     """
     call.real(x)
     rank = len(call.shape(x))
@@ -68,7 +69,8 @@ def rms_normalization(call: Call) -> Result:
     """RMSNorm under its two names."""
     call.only_first_output()
     gamma = call.inputs[1] if call.has(1) else ""
-    return layernorm(call, call.input(0), gamma, "", call.attr_int("axis", -1), call.attr_float("epsilon", 1e-5), op="rmsnorm")
+    axis, epsilon = call.attr_int("axis", -1), call.attr_float("epsilon", 1e-5)
+    return layernorm(call, call.input(0), gamma, "", axis, epsilon, op="rmsnorm")
 
 
 def per_channel(call: Call, parameter: str, rank: int) -> str:
@@ -117,7 +119,7 @@ def instance_normalization(call: Call) -> Result:
 
 @onnx_op("GroupNormalization")
 def group_normalization(call: Call) -> Result:
-    """arXiv 1803.08494. Before opset 21 scale and bias belong to groups, since to channels."""
+    """Wu and He, arXiv 1803.08494. Before opset 21 scale and bias belong to groups, since to channels."""
     x = call.input(0)
     rank, groups = len(call.shape(x)), call.attr_int("num_groups")
     y = _group_norm(call, x, groups, call.attr_float("epsilon", 1e-5))
@@ -143,7 +145,7 @@ def mean_variance_normalization(call: Call) -> Result:
 
 @onnx_op("LpNormalization")
 def lp_normalization(call: Call) -> Result:
-    """x over its 1- or 2-norm along one axis; 0 where the norm is 0."""
+    """Over the 1- or 2-norm along one axis; 0 where the norm is 0."""
     x = call.real(call.input(0))
     axis = call.attr_int("axis", -1)
     if call.attr_int("p", 2) == 1:

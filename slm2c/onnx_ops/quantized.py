@@ -1,12 +1,12 @@
 """Quantized files as float graphs: integers stand for real values, and the real values are what the graph computes.
 
-A QuantizeLinear leaves its operand as it is and only notes the code (scale, zero point, type) under which the file stores it;
-the DequantizeLinear behind it finds the code and does nothing. Constants are dequantized and fold. The code of an 8-bit
-activation stays as a hint on the tensor. What quantization does besides rounding is kept: where the code cannot express
-values below zero, a Relu that the quantizer has dropped comes back.
+A QuantizeLinear leaves its operand as it is and only notes the code (scale, zero point, type) under which the file
+stores it; the DequantizeLinear behind it finds the code and does nothing. Constants are dequantized and fold. The code
+of an 8-bit activation stays as a hint on the tensor. What quantization does besides rounding is kept: where the code
+cannot express values below zero, a Relu that the quantizer has dropped comes back.
 
-Dynamic quantization is the same with a scale of one: DynamicQuantizeLinear(x) is x itself with scale 1 and zero point 0, so
-that everything behind it, linear as it is, gives the float result.
+Dynamic quantization is the same with a scale of one: DynamicQuantizeLinear(x) is x itself with scale 1 and zero point
+0, so that everything behind it, linear as it is, gives the float result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from slm2c.onnx_ops.elementwise import cast as plain_cast
 from slm2c.onnx_ops.matrix import scaled
 
 ABSURD_SCALE = 1e6
-"""A larger activation scale is the trace of an attention mask (-inf, -3.4e38) that was calibrated as if it were data."""
+"""A larger activation scale comes from an attention mask (-inf, -3.4e38) that was calibrated as if it were data."""
 
 _UNIT = Quant(1.0, 0)
 _MS = "com.microsoft"
@@ -72,7 +72,7 @@ def _along(call: Call, parameter: Array, shape: tuple[int, ...], axis: int, bloc
 
 
 def _affine(call: Call, x: str, factor: float, offset: float) -> str:
-    """factor * x + offset."""
+    """An affine function of `x`: factor * x + offset."""
     y = scaled(call, x, factor)
     return y if offset == 0.0 else call.op("add", y, call.const(offset, np.float32))
 
@@ -85,7 +85,7 @@ def hint(code: Code) -> Quant:
 def as_integers(call: Call, x: str, code: Code) -> str:
     """The integers that the file holds for the real value `x`: round, shift, saturate."""
     if code.dynamic:
-        raise Refused("needs integers whose scale is computed at run time", "quantize the model statically or only its products")
+        raise Refused("needs integers whose scale is computed at run time", "quantize the model statically")
     q = call.op("round", call.op("div", x, call.const(code.quant.scale or 1.0, np.float32)))
     q = _affine(call, q, 1.0, float(code.quant.zero_point))
     low, high = _RANGES.get(code.dtype, (-(1 << 31), (1 << 31) - 1))
@@ -118,7 +118,7 @@ def real_value(call: Call, at: int, scale_at: int, zero_at: int, axis: int = 1) 
 
 
 def _dequantize(call: Call, x: str, scale: Array, zero: Array) -> str:
-    """(x - zero) * scale. A table that is gathered at run time is dequantized as a whole, so that it stays one constant."""
+    """(x - zero) * scale. A table that is gathered at run time is dequantized as a whole and stays one constant."""
     producer = call.producer(x)
     if producer is not None and producer.op == "gather" and scale.ndim == zero.ndim == 0:
         table, indices = producer.inputs
@@ -197,7 +197,7 @@ def dequantize_linear(call: Call) -> Result:
 
 @onnx_op("Cast", codes="own")
 def cast(call: Call) -> Result:
-    """To float, stored integers become their real value over the scale, not rounded: the rounding is what we leave out."""
+    """To float, stored integers become their real value over the scale, not rounded: rounding is what we leave out."""
     code = call.codes[0]
     if code is None:
         return plain_cast(call)
@@ -274,7 +274,7 @@ def dynamic_quantize_matmul(call: Call) -> Result:
 
 @onnx_op("QLinearMatMul", codes="own")
 def qlinear_matmul(call: Call) -> Result:
-    """a and b with scale and zero point each, then those of the result."""
+    """Operands a and b with scale and zero point each, then those of the result."""
     a = real_value(call, 0, 1, 2, axis=-2)
     return coded(call, call.matmul(a, real_value(call, 3, 4, 5, axis=-1)), 6, 7)
 
@@ -308,7 +308,7 @@ def qlinear_conv(call: Call) -> Result:
 
 @onnx_op("QLinearAdd", "QLinearMul", domain=_MS, codes="own")
 def qlinear_binary(call: Call) -> Result:
-    """a and b with scale and zero point each, then those of the result."""
+    """Operands a and b with scale and zero point each, then those of the result."""
     op = "add" if call.op_type == "QLinearAdd" else "mul"
     return coded(call, call.op(op, real_value(call, 0, 1, 2), real_value(call, 3, 4, 5)), 6, 7)
 
@@ -362,10 +362,10 @@ def qlinear_where(call: Call) -> Result:
 # ---- the file's integer inputs ----
 
 def coded_input(graph: GraphProto, name: str, dtype: str, constant: Callable[[str], Array | None]) -> Code | None:
-    """The code of a graph input that the file takes as 8-bit integers and only ever dequantizes, if all readers agree on it.
+    """The code of a graph input that the file takes as 8-bit integers and only ever dequantizes, if all readers agree.
 
-    Moving elements before that does not matter. The graph under construction then takes the real values of such an input.
-    `constant` gives the values of an initializer.
+    Moving elements before that does not matter. The graph under construction then takes the real values of such an
+    input. `constant` gives the values of an initializer.
     """
     codes: set[Code] = set()
     moved = [name] if dtype in ("i8", "u8") else []

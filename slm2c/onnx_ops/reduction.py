@@ -13,7 +13,7 @@ _PLAIN = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceM
 
 @onnx_op(*_PLAIN, "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
 def reduction(call: Call) -> Result:
-    """Axes as attribute or, since opset 13 (ReduceSum) and 18, as input; without axes all, or none with noop_with_empty_axes."""
+    """Axes as attribute or, since opset 13 (ReduceSum) and 18, as input; without any: all, or with noop none."""
     x = call.input(0)
     rank = len(call.shape(x))
     axes = call.ints_or_input("axes", 1) or []

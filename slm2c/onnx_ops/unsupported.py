@@ -4,8 +4,9 @@ from __future__ import annotations
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "LinearAttention", "CausalConvWithState"})
 _CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-_TRAINING = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", "SGD", "Adam", "Adagrad", "Momentum", "Gradient"})
-_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"})
+_TRAINING = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", "SGD", "Adam", "Adagrad", "Momentum"})
+_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+                     "Multinomial"})
 _DATA_DEPENDENT = frozenset({"Unique", "NonMaxSuppression", "TopK"})
 
 
@@ -14,7 +15,7 @@ def explain(domain: str, op_type: str) -> tuple[str, str]:
     if op_type in _TRAINING or op_type.endswith("Grad") or "training" in domain:
         return "belongs to training", "export the model for inference, without its loss and gradients"
     if domain == "ai.onnx.ml":
-        return "operators of classical machine learning are unsupported", "scale inputs and map labels outside of the model"
+        return "belongs to classical machine learning", "scale inputs and map labels outside of the model"
     if domain == "com.microsoft" and op_type in ("GroupQueryAttention", "DecoderMaskedMultiHeadAttention"):
         return "is a decoder's attention over a KV cache, which is unsupported", "export the model without a KV cache"
     if domain:
