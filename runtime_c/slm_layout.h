@@ -79,6 +79,16 @@ static inline int32_t slm_extent_at(slm_extent extent, uint32_t tokens)
     return extent.fixed + extent.per_token * (int32_t)tokens;
 }
 
+/** \brief Number of elements. */
+static inline uint32_t slm_layout_size(const slm_layout *layout, uint32_t tokens)
+{
+    int32_t size = 1;
+    for (int32_t k = 0; k < layout->axes; k++) {
+        size *= slm_extent_at(layout->axis[k].size, tokens);
+    }
+    return (uint32_t)size;
+}
+
 /** \brief Set the walk to its first run. */
 static inline void slm_walk_begin(slm_walk *walk, const slm_layout *layout, uint32_t tokens)
 {

@@ -32,6 +32,24 @@ static inline int32_t slm_shift_left(int32_t acc, int32_t shift)
     return (int32_t)((uint32_t)acc << (uint32_t)shift);
 }
 
+/**
+ * \brief acc * multiplier * 2^(shift - 32), rounded, plus offset, limited to [low, high]
+ *
+ * As slm_scale(slm_shift_left(acc, shift), ...) where that has room for the sum; shift in 0..31.
+ */
+static inline int32_t slm_rescale(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset, int32_t low,
+                                  int32_t high)
+{
+    int64_t value = (((int64_t)acc * multiplier + (INT64_C(1) << (31 - shift))) >> (32 - shift)) + offset;
+    return value < low ? low : value > high ? high : (int32_t)value;
+}
+
+/** \brief multiplier / count, to the nearest integer, of a multiplier that is not negative. */
+static inline int32_t slm_divide_multiplier(int32_t multiplier, uint32_t count)
+{
+    return (int32_t)(((uint32_t)multiplier + count / 2u) / count);
+}
+
 /** \brief Upper 32 bits of the product. */
 static inline uint32_t slm_high(uint32_t a, uint32_t b)
 {

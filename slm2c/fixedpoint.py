@@ -33,6 +33,21 @@ def requantize(acc: Array, mult: Array | int, shift: int, zero_point: int, dtype
     return saturate(value, dtype)
 
 
+def rescale(acc: Array, mult: Array | int, shift: int, zero_point: int, dtype: str) -> Array:
+    """saturate((acc * mult + 2**(31 - shift) >> 32 - shift) + zero_point), for any 32-bit sum and shift in 0..31.
+
+    The same number as `requantize` gives where that has room for the sum; costs a 64-bit shift more.
+    """
+    assert np.abs(acc).max(initial=0) < 2**31 and 0 <= shift < 32, "the accumulator leaves 32 bits"
+    value = acc.astype(np.int64) * np.asarray(mult, dtype=np.int64) + (1 << 31 - shift) >> 32 - shift
+    return saturate(value + zero_point, dtype)
+
+
+def divide_multiplier(mult: int, count: Array | int) -> Array:
+    """mult / count, to the nearest integer: makes the mean of `count` numbers of their sum."""
+    return np.asarray((mult + np.asarray(count, dtype=np.int64) // 2) // count)
+
+
 def saturate(value: Array, dtype: str) -> Array:
     """Clamp to the range of an IR integer type and convert to it."""
     low, high = INT_RANGE[dtype]
