@@ -58,7 +58,7 @@ class Trial:
         return self.variant.op.eval_int(self.variant.node, [values[x] if x else None for x in self.variant.node.inputs])
 
     def reference(self) -> tuple[Array, Array | float]:
-        """(the float semantics of the dequantized inputs in units of the output, the bound that the operator states)."""
+        """(the float result for the dequantized inputs, in units of the output; the bound that the operator states)."""
         v = self.variant
         tensors = v.graph.tensors
         values = {**v.consts, **{x: _dequantize(a, tensors[x]) for x, a in self.inputs.items()}}
@@ -168,7 +168,7 @@ def sources(op: OpDef) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Function:
-    """A C function that makes a variant's call; the buffers are loaded in order. `alias`: the input the output lies on."""
+    """A C function that makes a variant's call on its `buffers`. `alias`: the input that the output lies on."""
 
     variant: Variant
     alias: str | None

@@ -12,7 +12,8 @@ Per row, with x' = x for int16, 256 * x for int8, so that both are numbers of 16
     y_c  = high(gamma_c * (v_c - m) * inv) + beta_c                          in LSB / 2**fraction
     output_c = saturate(y_c >> fraction)
 
-LayerNorm is invariant to shifts and scalings of its input; so the weights are free but for their ratio, the zero points vanish, and only E, the epsilon in units of v, knows the scale. RMSNorm needs the zero points: in `offset`.
+LayerNorm is invariant to shifts and scalings of its input; so the weights are free but for their ratio, the zero points
+vanish, and only E, the epsilon in units of v, knows the scale. RMSNorm needs the zero points: in `offset`.
 gamma has one scale for all channels, with 15 bits for the largest; beta holds the zero point and the half that rounds.
 """
 
@@ -187,10 +188,9 @@ def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | N
     peak = np.abs(gamma).max(initial=0.0)
     z = np.abs(deviation) / sigma
     bound = np.abs(gamma) * ((2 * noise + 0.5) / steps + z * (noise / steps + 2.0**-23)) + peak * z * 2.0**-15
-    bound = (
-        bound / out.quant.scale + z * steps / 2.0 ** (17 + FRACTION[out.dtype]) + (0.51 if out.dtype == "i8" else 1.01)
-    )
-    resolved = steps > peak / out.quant.scale / 2.0 ** (13 - FRACTION[out.dtype])
+    fraction = FRACTION[out.dtype]
+    bound = bound / out.quant.scale + z * steps / 2.0 ** (17 + fraction) + (0.51 if fraction else 1.01)
+    resolved = steps > peak / out.quant.scale / 2.0 ** (13 - fraction)
     return np.where(resolved, bound, np.inf)
 
 

@@ -1,0 +1,54 @@
+/**
+ * \file slm_attention.h
+ * \brief Attention of all heads, one row of scores at a time; specified by slm2c/ops/attention.py.
+ */
+#ifndef SLM_ATTENTION_H
+#define SLM_ATTENTION_H
+
+#include <stdint.h>
+
+/** Scales of one attention; lies in the blob. */
+typedef struct {
+    int32_t multiplier;   /**< of a product of q and k times 2^-32: to steps of the exponent, 256 for a factor of 2 */
+    int32_t shift;        /**< left shift of that product before the multiplication, 0..30 */
+    int32_t v_zero_point; /**< of v */
+    int32_t scale;        /**< 0..2^31 - 1: of v in units of the output, */
+    int32_t scale_shift;  /**< 32..63: times 2^(scale_shift - 13) */
+    int32_t offset;       /**< 256 * zero point of the output + 128 */
+} slm_attention_params;
+
+/**
+ * \brief output[i] = sum over j of softmax(q[i] . k[j]) * v[j], for each head
+ *
+ * \param[out] scratch  [keys] int32_t
+ * \param[in]  params   scales, see slm_attention_params
+ * \param[in]  q        [rows][heads * size], zero point 0
+ * \param[in]  k        [keys][kv_heads * size]
+ * \param[in]  v        [keys][kv_heads * v_size]
+ * \param[out] output   [rows][heads * v_size]; may be q if v_size is size
+ * \param[in]  rows     queries, at least 1
+ * \param[in]  keys     1..2^16; at least rows if causal
+ * \param[in]  heads    at least 1
+ * \param[in]  kv_heads a divisor of heads
+ * \param[in]  size     of a head of q and k, 1..2^16
+ * \param[in]  v_size   of a head of v, at least 1
+ * \param[in]  causal   1: query i is token keys - rows + i and sees the tokens up to itself; 0: it sees all
+ */
+void slm_attention_s8(void *scratch, const slm_attention_params *params, const int8_t *q, const int8_t *k,
+                      const int8_t *v, int8_t *output, uint32_t rows, uint32_t keys, uint32_t heads, uint32_t kv_heads,
+                      uint32_t size, uint32_t v_size, uint32_t causal);
+
+/**
+ * \brief As slm_attention_s8, with bias[h][i][j] added to the scores
+ *
+ * \param[in]  bias         [heads][tokens][bias_columns] or, for all heads alike, [tokens][bias_columns], in steps of the
+ *                          exponent
+ * \param[in]  bias_step    from one head's bias to the next one's; 0 for all heads alike
+ * \param[in]  bias_columns at least keys
+ */
+void slm_attention_bias_s8(void *scratch, const slm_attention_params *params, const int8_t *q, const int8_t *k,
+                           const int8_t *v, const int16_t *bias, int8_t *output, uint32_t rows, uint32_t keys,
+                           uint32_t heads, uint32_t kv_heads, uint32_t size, uint32_t v_size, uint32_t causal,
+                           uint32_t bias_step, uint32_t bias_columns);
+
+#endif
