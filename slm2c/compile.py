@@ -27,7 +27,7 @@ from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
 from slm2c.quantize import Quantized, output_sqnr, quantize
 from slm2c.schedule import Program, schedule
-from slm2c.tokenizer import Tokenizer
+from slm2c.tokenizer import Tokenizer, read_tokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -77,7 +77,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     importer.require_supported(imported)
     progress("fuse", 0, 1)
     fused = fuse(imported.graph)
-    tokenizer = None if files.tokenizer is None else Tokenizer.load(files.tokenizer)
+    tokenizer = None if files.tokenizer is None else read_tokenizer(files.tokenizer)
     labels = None if files.labels is None else read_labels(files.labels, fused)
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
