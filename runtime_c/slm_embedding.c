@@ -21,8 +21,7 @@ SLM_INLINE void embed(const slm_embedding_params *params, const int32_t *const i
             if (rows != NULL) {
                 sum += params->rows_weight * rows[i * columns + c];
             }
-            int32_t y = slm_clamp(sum >> params->shift, slm_lowest(type), slm_highest(type));
-            slm_store(output, type, (int32_t)(i * columns + c), y);
+            slm_store(output, type, (int32_t)(i * columns + c), slm_saturate(sum >> params->shift, type));
         }
     }
 }

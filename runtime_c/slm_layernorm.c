@@ -63,8 +63,7 @@ SLM_INLINE void normalize(void *scratch, const slm_layernorm_params *params, con
         const row_norm norm = measure(v, columns, params);
         for (uint32_t c = 0; c < columns; c++) {
             int32_t y = slm_scale((v[c] - norm.mean) * gamma[c], norm.inverse, beta[c]) >> fraction;
-            slm_store(output, output_type, (int32_t)(r * columns + c),
-                      slm_clamp(y, slm_lowest(output_type), slm_highest(output_type)));
+            slm_store(output, output_type, (int32_t)(r * columns + c), slm_saturate(y, output_type));
         }
     }
 }
