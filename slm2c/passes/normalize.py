@@ -172,6 +172,13 @@ def _elementwise(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, 
             moved = [_before(b, x, shape, back, b.shape(root)) for x in inputs]
             if all(moved):
                 return b.view(b.op(op, moved, attrs, name=name), index, name=name)
+    if len(shape) > 1 and shape[0] == 1 and any(b.source(x)[1] is not None for x in inputs):
+        # No operand has the whole shape (a column times a row): only the leading axes of length 1 can be taken off.
+        target = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1):]
+        index = np.arange(int(np.prod(shape))).reshape(shape)
+        moved = [_before(b, x, shape, index.ravel(), target) for x in inputs]
+        if all(moved):
+            return b.view(b.op(op, moved, attrs, name=name), index, name=name)
     inputs = [b.const(shrink(b.consts[x])) if x in b.consts else x for x in inputs]
     return _algebra(b, op, inputs, attrs, name, shape)
 
