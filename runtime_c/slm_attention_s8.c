@@ -81,8 +81,9 @@ static void average(int8_t *output, const slm_attention_params *p, const int32_t
     int32_t inverse = (int32_t)(product >> p->scale_shift);
     for (uint32_t d = 0; d < dims->v_size; d++) {
         int32_t acc = -p->v_zero_point * (int32_t)sum;
-        for (uint32_t j = 0; j < keys; j++) {
-            acc += weights[j] * v[j * dims->v_row + d];
+        const int8_t *value = v + d;
+        for (uint32_t j = 0; j < keys; j++, value += dims->v_row) {
+            acc += weights[j] * *value;
         }
         /* |acc| < 2^(40 - zeros) */
         int32_t y = slm_scale(slm_shift_left(acc, (int32_t)zeros - 9), inverse, p->offset);

@@ -10,7 +10,7 @@
 /** Scales of the tables in units of 2^-shift of the output's; lies in the blob. */
 typedef struct {
     int32_t weights[3];  /**< of each lookup's table, 0..2^15 - 1 */
-    int32_t rows_weight; /**< of the positions' rows, 0..2^15 - 1 */
+    int32_t rows_weight; /**< of the positions' rows, 0..2^15 - 1; 0 without */
     int32_t offset;      /**< zero point of the output, and one half for rounding */
     int32_t shift;       /**< 0..24 */
 } slm_embedding_params;
