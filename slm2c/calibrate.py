@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slm2c import interpret
-from slm2c.ir import Array, Graph
+from slm2c.ir import Array, Graph, Tensor
 
 METHODS = ("minmax", "percentile", "mse")
 Sample = Mapping[str, Array]
@@ -24,11 +24,17 @@ _PERCENTILE = 99.99
 
 @dataclass(frozen=True)
 class Observed:
-    """What a tensor was seen to hold: extremes over everything, and an evenly thinned selection of values."""
+    """What a tensor was seen to hold.
+
+    low, high: the extremes over everything
+    values: an evenly thinned selection
+    row_rms: the root mean square, over all samples, of its faintest row along the last axis
+    """
 
     low: float
     high: float
     values: Array
+    row_rms: float
 
 
 def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None
@@ -40,6 +46,7 @@ def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, in
     names = [x for x in graph.inputs if graph.tensors[x].dtype == "f32"] + [n.outputs[0] for n in graph.nodes]
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     kept: dict[str, list[Array]] = {name: [] for name in names}
+    powers: dict[str, Array] = {name: np.zeros((2, _row_count(graph.tensors[name]))) for name in names}  # sum, count by row
     for done, sample in enumerate(samples):
         progress(done, len(samples))
         values = interpret.run_fused(graph, sample)
@@ -48,10 +55,17 @@ def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, in
             low[name], high[name] = min(low[name], float(flat.min())), max(high[name], float(flat.max()))
             step = max(1, flat.size * len(samples) // _KEPT)
             kept[name].append(flat[done % step::step].astype(np.float32))
+            power = np.square(np.atleast_1d(values[name]).astype(np.float64)).mean(axis=-1).ravel()
+            powers[name][:, : power.size] += power, np.ones_like(power)
     progress(len(samples), len(samples))
     for name in names:
         assert np.isfinite(low[name]) and np.isfinite(high[name]), f"{name} is not finite on the calibration data"
-    return {name: Observed(low[name], high[name], np.concatenate(kept[name])) for name in names}
+    return {name: Observed(low[name], high[name], np.concatenate(kept[name]),
+                           float(np.sqrt((powers[name][0] / np.maximum(powers[name][1], 1)).min()))) for name in names}
+
+
+def _row_count(tensor: Tensor) -> int:
+    return tensor.size // max(1, tensor.shape[-1]) if tensor.shape else 1
 
 
 def choose_range(seen: Observed, method: str, symmetric: bool) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """quantize: the policy of who gets which type, and the float graph as an integer graph.
 
 Activations are int8 with a zero point. A tensor becomes int16 where every reader accepts it and 8 bits would cost too
-much: model outputs, so that close scores stay apart, and tensors whose measured range holds outliers.
+much: model outputs, so that close scores stay apart, and tensors with outliers, or with rows much fainter than others.
 """
 
 from __future__ import annotations
@@ -94,10 +94,11 @@ def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: 
         return Choice(dtype, "fixed", low, high, _sqnr(seen, quant, dtype), "fixed by the operator"), quant
     low, high = choose_range(seen, method, symmetric)
     quant = _quant(low, high, "i8", symmetric)
-    noise = _sqnr(seen, quant, "i8")
+    noise, faint = _sqnr(seen, quant, "i8"), _faint_sqnr(seen, quant)
     if "i16" in accepted:
-        reason = ("output" if name in graph.outputs else
-                  f"8 bits: {noise:.1f} dB" if noise < PROMOTE_BELOW_DB else "no 8-bit form" if "i8" not in accepted else "")
+        reason = ("output" if name in graph.outputs else f"8 bits: {noise:.1f} dB" if noise < PROMOTE_BELOW_DB else
+                  f"8 bits: {faint:.1f} dB in its faintest row" if faint < PROMOTE_BELOW_DB else
+                  "no 8-bit form" if "i8" not in accepted else "")
         if reason:
             low, high = choose_range(seen, "minmax", True)
             quant = _quant(low, high, "i16", True)
@@ -134,6 +135,11 @@ def _sqnr(seen: Observed, quant: Quant, dtype: str) -> float:
     error = fixedpoint.dequantize(fixedpoint.quantize(seen.values, quant, dtype), quant).astype(np.float64) - seen.values
     signal, noise = float(np.square(seen.values.astype(np.float64)).mean()), float(np.square(error).mean())
     return 120.0 if noise <= signal * 1e-12 or signal == 0 else float(10 * np.log10(signal / noise))
+
+
+def _faint_sqnr(seen: Observed, quant: Quant) -> float:
+    """Signal-to-quantization-noise ratio in dB of the faintest row: a normalization lifts them, and their noise, to full size."""
+    return 120.0 if seen.row_rms == 0 else float(20 * np.log10(seen.row_rms * np.sqrt(12) / quant.scale))
 
 
 def run_int(graph: Graph, sample: Sample) -> dict[str, Array]:

@@ -177,7 +177,7 @@ def _elementwise(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, 
         target = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1):]
         index = np.arange(int(np.prod(shape))).reshape(shape)
         moved = [_before(b, x, shape, index.ravel(), target) for x in inputs]
-        if all(moved):
+        if all(moved) and np.broadcast_shapes(*(b.shape(x) for x in moved)) == target:
             return b.view(b.op(op, moved, attrs, name=name), index, name=name)
     inputs = [b.const(shrink(b.consts[x])) if x in b.consts else x for x in inputs]
     return _algebra(b, op, inputs, attrs, name, shape)
