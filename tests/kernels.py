@@ -11,6 +11,7 @@ import itertools
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import jinja2
@@ -52,6 +53,7 @@ class Trial:
     n: int
     inputs: Mapping[str, Array]
 
+    @cached_property
     def expected(self) -> Array:
         """What the executable specification gives."""
         values = {**self.variant.graph.consts, **self.inputs}
@@ -240,7 +242,7 @@ def _content(trial: Trial, name: str) -> bytes:
     if name == "scratch":
         return bytes([FILLER]) * v.call.scratch
     if name == v.output.name:
-        return bytes([FILLER]) * trial.expected().nbytes
+        return bytes([FILLER]) * trial.expected.nbytes
     return {**v.graph.consts, **v.call.consts, **trial.inputs}[name].tobytes()
 
 
@@ -248,7 +250,7 @@ def read_results(folder: Path, order: Sequence[tuple[str, Trial]]) -> Iterator[t
     """(title, expected, result of the C) of each run."""
     data, at = (folder / "out.bin").read_bytes(), 0
     for title, trial in order:
-        expected = trial.expected()
+        expected = trial.expected
         assert expected.dtype == DTYPES[trial.variant.output.dtype], f"{title}: eval_int gives {expected.dtype}"
         result = np.frombuffer(data, expected.dtype, expected.size, at).reshape(expected.shape)
         at += expected.nbytes
