@@ -6,7 +6,7 @@ much: model outputs, so that close scores stay apart, and tensors with outliers,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,9 +44,16 @@ class Quantized:
     choices: Mapping[str, Choice]
 
 
-def quantize(graph: Graph, observed: Mapping[str, Observed], method: str) -> Quantized:
-    """`graph` in integers, ranges by `method` (one of calibrate.METHODS)."""
-    assert method in METHODS, method
+FILE = "file"
+"""The method that takes the ranges a QDQ file states, and min-max where it states none."""
+
+
+def quantize(graph: Graph, observed: Mapping[str, Observed], method: str, fixed: Collection[str] = ()) -> Quantized:
+    """`graph` in integers, ranges by `method` (one of calibrate.METHODS, or FILE).
+
+    `fixed` names inputs and outputs that are integers in the ONNX file: they keep its scale and zero point.
+    """
+    assert method in (*METHODS, FILE), method
     order = [x for x in graph.inputs if graph.tensors[x].dtype == "f32"] + [n.outputs[0] for n in graph.nodes]
     producers = graph.producers()
     symmetric = {n.inputs[i] for n in graph.nodes for i in TABLE[n.op].symmetric if i < len(n.inputs)}
@@ -54,7 +61,11 @@ def quantize(graph: Graph, observed: Mapping[str, Observed], method: str) -> Qua
     tensors, choices = dict(graph.tensors), dict[str, Choice]()
     for name in order:
         node = producers.get(name)
-        choice, quant = _choose(graph, node, name, observed[name], method, name in symmetric, choices, tensors)
+        stated = graph.tensors[name].quant
+        if name in fixed and stated is not None:
+            choice, quant = _stated(stated, observed[name], "an integer in the file"), stated
+        else:
+            choice, quant = _choose(graph, node, name, observed[name], method, name in symmetric, choices, tensors)
         choices[name] = choice
         tensors[name] = replace(tensors[name], dtype=choice.dtype, quant=quant)
     nodes, consts = [], dict[str, Array]()
@@ -92,7 +103,10 @@ def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: 
         quant = op.fixed_quant(node, dtype)
         low, high = ((q - quant.zero_point) * quant.scale for q in fixedpoint.INT_RANGE[dtype])
         return Choice(dtype, "fixed", low, high, _sqnr(seen, quant, dtype), "fixed by the operator"), quant
-    low, high = choose_range(seen, method, symmetric)
+    stated = graph.tensors[name].quant
+    if method == FILE and stated is not None and "i8" in accepted and not (symmetric and stated.zero_point):
+        return _stated(stated, seen, ""), stated
+    low, high = choose_range(seen, "minmax" if method == FILE else method, symmetric)
     quant = _quant(low, high, "i8", symmetric)
     noise, faint = _sqnr(seen, quant, "i8"), _faint_sqnr(seen, quant)
     if "i16" in accepted:
@@ -104,6 +118,12 @@ def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: 
             quant = _quant(low, high, "i16", True)
             return Choice("i16", "minmax", low, high, _sqnr(seen, quant, "i16"), reason), quant
     return Choice("i8", method, low, high, noise, "symmetric" if symmetric else ""), quant
+
+
+def _stated(quant: Quant, seen: Observed, reason: str) -> Choice:
+    """The choice of an 8-bit Quant that the file states."""
+    low, high = ((q - quant.zero_point) * quant.scale for q in fixedpoint.INT_RANGE["i8"])
+    return Choice("i8", FILE, low, high, _sqnr(seen, quant, "i8"), reason)
 
 
 def _accepted(graph: Graph, name: str) -> set[str]:

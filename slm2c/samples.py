@@ -14,7 +14,8 @@ import numpy as np
 
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Array, Graph
+from slm2c.fixedpoint import dequantize
+from slm2c.ir import Array, Graph, Quant
 from slm2c.passes import Interface
 from slm2c.tokenizer import Tokenizer
 
@@ -87,8 +88,15 @@ def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface 
     for i in range(count):
         n = token_count(arrays, interface, i, source)
         samples.append({name: arrays[name][i].ravel()[:n].astype(np.int32) if interface and name in interface.lookups
-                        else arrays[name][i].reshape(shape).astype(np.float32) for name, shape in wanted.items()})
+                        else real(arrays[name][i].reshape(shape), graph.tensors[name].quant) for name, shape in wanted.items()})
     return samples
+
+
+def real(value: Array, quant: Quant | None) -> Array:
+    """A float input; 8-bit integers for one that is quantized in the file are taken as such."""
+    if quant is None or value.dtype not in (np.int8, np.uint8):
+        return value.astype(np.float32)
+    return dequantize(value.astype(np.int64) - (128 if value.dtype == np.uint8 else 0), quant)
 
 
 def token_count(arrays: Mapping[str, Array], interface: Interface | None, sample: int, source: str) -> int:

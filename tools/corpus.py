@@ -74,7 +74,9 @@ def _try(entry: Mapping[str, Any], root: Path, host: bool) -> tuple[str, dict[st
     arrays = {} if stored is None else {k[3:]: stored[k] for k in stored.files if k.startswith("in/")}
     given = samples.from_arrays(arrays, fused.graph, fused.interface, entry["id"]) if stored is not None and all(
         x in arrays for x in fused.graph.inputs) else []
-    outputs = [] if stored is None else [stored[k] for k in stored.files if k.startswith("out/")]
+    outputs = [] if stored is None else [
+        samples.real(stored[k], fused.graph.tensors[x].quant) for k, x in zip(
+            [k for k in stored.files if k.startswith("out/")], fused.graph.outputs, strict=False)]
     facts: dict[str, Any] = {}
     finite = [i for i in range(len(given)) if all(np.isfinite(o[i]).all() for o in outputs)]
     if finite and len(outputs) == len(fused.graph.outputs):

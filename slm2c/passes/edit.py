@@ -40,9 +40,11 @@ class Edit:
         return out
 
     def replace(self, old: str, new: str) -> None:
-        """Everything that read `old` shall read `new`."""
+        """Everything that read `old` shall read `new`, which has the quantization that the file states for `old`."""
         assert old not in self.replaced and self.tensors[old].shape == self.tensors[new].shape, (old, new)
         self.replaced[old] = new
+        if self.tensors[new].quant is None:
+            self.tensors[new] = replace(self.tensors[new], quant=self.tensors[old].quant)
 
     def resolve(self, name: str) -> str:
         """What stands for `name` after all replacements."""

@@ -13,12 +13,13 @@ fixed point. In the normal form
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from slm2c.core import ELEMENTWISE, Builder
-from slm2c.ir import Array, Graph, Node, Shape, Tensor
+from slm2c.ir import Array, Graph, Node, Quant, Shape, Tensor
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "equal", "and", "or", "xor"})
 
@@ -35,6 +36,7 @@ def normalize(graph: Graph) -> Graph:
         names[name] = build.const(value)
     for node in graph.nodes:
         names[node.outputs[0]] = build.add_node(node, [names[x] if x else "" for x in node.inputs], graph)
+        build.hint(names[node.outputs[0]], graph.tensors[node.outputs[0]].quant)
     return build.graph(graph.name, [names[x] for x in graph.outputs])
 
 
@@ -116,6 +118,16 @@ class Normalizer(Builder):
         if op in ELEMENTWISE:
             return _elementwise(self, op, list(inputs), attrs, name)
         return self.plain(op, inputs, attrs, name)
+
+    def hint(self, x: str, quant: Quant | None) -> None:
+        """Keep what a QDQ file states of a value, also for the tensor that it is a rearrangement of."""
+        while quant is not None and x not in self.consts:
+            if self.tensors[x].quant is None:
+                self.tensors[x] = replace(self.tensors[x], quant=quant)
+            root, index = self.source(x)
+            if index is None or inverse(index, self.tensors[root].size) is None:
+                return
+            x = root
 
     def source(self, x: str) -> tuple[str, Array | None]:
         """(root, index) of a value: itself and None unless a view without fill makes it."""

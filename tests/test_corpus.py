@@ -1,0 +1,27 @@
+"""Every model of the corpus ends as its manifest entry says; see tools/corpus.py for the ladder that each one climbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import corpus  # noqa: E402
+
+MODELS = ROOT.parent / "shared" / "models"
+ENTRIES = json.loads((MODELS / "manifest.json").read_text())["models"] if (MODELS / "manifest.json").is_file() else []
+LEAST_SQNR_DB = 20.0
+"""Of the integer outputs against onnxruntime's, for models whose weights are float: random weights amplify noise."""
+
+
+@pytest.mark.skipif(not ENTRIES, reason="no ../shared/models beside the project")
+@pytest.mark.parametrize("entry", ENTRIES, ids=[e["id"] for e in ENTRIES])
+def test_outcome(entry: dict[str, object]) -> None:
+    row = corpus.check(entry, MODELS)
+    assert row.ok, row
+    if row.actual == "supported" and entry["expected"]["outcome"] == "supported" and row.sqnr_db is not None:  # type: ignore[index]
+        assert row.sqnr_db > LEAST_SQNR_DB, row
