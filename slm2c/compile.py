@@ -12,21 +12,20 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slm2c import importer, memory, samples
+from slm2c import budget, importer, samples
 from slm2c.board import Board
-from slm2c.calibrate import METHODS, Sample, observe
-from slm2c.emit import Emitted, Texts, emit, is_identifier
+from slm2c.calibrate import METHODS, Observed, Sample, observe
+from slm2c.emit import Texts, is_identifier
 from slm2c.errors import CompileError, Problem
 from slm2c.interpret import run_fused
-from slm2c.memory import MemoryPlan
+from slm2c.lower import Lowered, lower, sketch
 from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
-from slm2c.quantize import Quantized, output_sqnr, quantize
-from slm2c.schedule import Program, schedule
+from slm2c.quantize import FILE, Quantized, output_sqnr, quantize
 from slm2c.tokenizer import Tokenizer, read_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -50,20 +49,21 @@ class Options:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Everything that the stages made, for the report and for whoever wants to look."""
+    """Everything that the stages made, for the report and for whoever wants to look.
+
+    `calibration` is None if random samples had to do; `methods` holds the SQNR in dB of the outputs by each method tried.
+    """
 
     name: str
     board: Board
     imported: importer.Imported
     fused: Fused
     samples: tuple[Sample, ...]
-    calibrated: bool
+    calibration: Path | None
     method: str
     methods: Mapping[str, float]
     quantized: Quantized
-    program: Program
-    plan: MemoryPlan
-    emitted: Emitted
+    lowered: Lowered
     tokenizer: Path | None
     labels: tuple[str, ...] | None
 
@@ -79,30 +79,45 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     fused = fuse(imported.graph)
     tokenizer = None if files.tokenizer is None else read_tokenizer(files.tokenizer)
     labels = None if files.labels is None else read_labels(files.labels, fused)
+    texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
+    if budget.is_hopeless(board, fused):
+        progress("plan", 0, 1)
+        budget.check(board, fused, sketch(fused, texts, name))
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
-    method, scores, quantized = _quantize(fused, observed, chosen, options.method, progress)
-    program = schedule(quantized.graph)
-    plan = memory.plan(program.buffers)
-    memory.check(program.buffers, plan)
-    texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
+    fixed = {name for name, port in zip((*fused.graph.inputs, *fused.graph.outputs), (*_ports(imported, fused), *imported.outputs),
+                                        strict=True) if port is not None and port.code is not None}
+    method, scores, quantized = _quantize(fused, observed, chosen, options, fixed, progress)
     progress("emit", 0, 1)
-    emitted = emit(program, plan, fused.interface, texts, name, bool(fused.fixed_by))
-    return Compiled(name, board, imported, fused, tuple(chosen), files.calibration is not None, method, scores, quantized,
-                    program, plan, emitted, files.tokenizer, labels)
+    lowered = lower(quantized.graph, fused, texts, name)
+    budget.check(board, fused, lowered)
+    return Compiled(name, board, imported, fused, tuple(chosen), files.calibration, method, scores, quantized,
+                    lowered, files.tokenizer, labels)
 
 
-def _quantize(fused: Fused, observed: Mapping[str, object], chosen: Sequence[Sample], method: str, progress: Progress
-              ) -> tuple[str, dict[str, float], Quantized]:
-    """The integer graph by the given method, or by the one that comes closest to the float outputs."""
-    candidates = METHODS if method == "auto" else (method,)
+def _ports(imported: importer.Imported, fused: Fused) -> list[importer.Port | None]:
+    """The file's description of each input of the fused graph."""
+    ports = {port.name: port for port in imported.inputs}
+    return [ports.get(name) for name in fused.graph.inputs]
+
+
+def _quantize(fused: Fused, observed: Mapping[str, Observed], chosen: Sequence[Sample], options: Options, fixed: Collection[str],
+              progress: Progress) -> tuple[str, dict[str, float], Quantized]:
+    """The integer graph by the given method, or by the one that comes closest to the float outputs.
+
+    Ranges that the file states take part; without calibration data they are what is known best.
+    """
+    stated = any(fused.graph.tensors[node.outputs[0]].quant for node in fused.graph.nodes)
+    candidates: Sequence[str] = (options.method,) if options.method != "auto" else METHODS
+    if stated and options.method == "auto":
+        candidates = (FILE,) if options.calibration is None else (*METHODS, FILE)
     judged = list(chosen)[:: max(1, len(chosen) // _JUDGED)]
     floats = [run_fused(fused.graph, sample) for sample in judged]
     found: dict[str, Quantized] = {}
     scores: dict[str, float] = {}
     for i, candidate in enumerate(candidates):
         progress("quantize", i, len(candidates))
-        found[candidate] = quantize(fused.graph, observed, candidate)  # type: ignore[arg-type]
+        found[candidate] = quantize(fused.graph, observed, candidate, fixed)
         scores[candidate] = output_sqnr(fused.graph, found[candidate].graph, judged, floats)
     best = max(candidates, key=lambda c: scores[c])
     return best, scores, found[best]
@@ -186,14 +201,19 @@ def macs(compiled: Compiled) -> int:
     return sum(TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes)
 
 
+def require_replaceable(out: Path) -> None:
+    """Raises CompileError if `out` exists and is neither an empty folder nor the output of an earlier build."""
+    if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
+        raise CompileError(Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o"))
+
+
 def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
     """Fill a new folder beside `out` by `write` and put it in the place of `out`, so that `out` is never half written.
 
     Raises CompileError if `out` exists and is not the output of an earlier build, or if it cannot be written.
     """
     out = out.resolve()
-    if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
-        raise CompileError(Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o"))
+    require_replaceable(out)
     new = old = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +227,8 @@ def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise CompileError(Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")) from error
     finally:
+        if old is not None and (old / "out").exists() and not out.exists():  # interrupted between the two renames
+            os.replace(old / "out", out)
         for leftover in (new, old):
             if leftover is not None:
                 shutil.rmtree(leftover, ignore_errors=True)

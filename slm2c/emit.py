@@ -32,6 +32,8 @@ _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", 
 _STRUCTS = {"layout": "slm_layout"}
 """C structs of int32_t fields that constants with this suffix are; a params constant is <kernel>_params."""
 
+_SECTIONS = {blob.WEIGHTS: "weights", blob.TOKENIZER: "tokenizer", blob.LABELS: "labels"}
+
 _C_WORDS = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main".split())
@@ -47,13 +49,23 @@ class Texts:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The files of the model itself: C text by path, the blob, and what the C is told about sizes."""
+    """The files of the model itself: C text by path, the blob, and what the C is told about sizes.
+
+    runtime: files of runtime_c/ that the model needs
+    traced: tensors that a kernel call stores
+    sections: bytes of each part of the blob by name
+    weights: bytes that a node has in the weights section, by the node's output; shared ones count for their first reader
+    entries: functions for the application to call
+    """
 
     files: Mapping[str, str]
     blob: bytes
     arena_bytes: int
     runtime: tuple[str, ...]
     traced: tuple[str, ...]
+    sections: Mapping[str, int]
+    weights: Mapping[str, int]
+    entries: tuple[str, ...]
 
 
 def is_identifier(name: str) -> bool:
@@ -84,10 +96,12 @@ def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts:
                                    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     files = {path: templates.get_template(template).render(m=context) for path, template in {
         f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2", "test/validate.c": "validate.c.j2",
+        "test/cost.c": "cost.c.j2",
         **{path: f"{path.split('/')[-1]}.j2" for path in ("host/main.c", "Makefile", "CMakeLists.txt", f"{name}_blob.S")
            if (data_dir("templates") / "model" / f"{path.split('/')[-1]}.j2").is_file()}}.items()}
     return Emitted(files, packed, model.arena_bytes, model.runtime,
-                   tuple(call.node.outputs[0] for call in program.calls if call.symbol))
+                   tuple(call.node.outputs[0] for call in program.calls if call.symbol),
+                   {_SECTIONS[number]: len(data) for number, data in sections.items()}, model.weight_bytes, model.entries)
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,7 @@ class _Model:
         self.variables = self._variables()
         self.groups: list[dict[str, Any]] = []
         self.members: dict[str, str] = {}
+        self.weight_bytes: dict[str, int] = {}
         self.weights_bytes = self._weights()
         self.text_offset = blob.pad(plan.arena_bytes)
         self.classes = self._classes()
@@ -123,6 +138,12 @@ class _Model:
     @property
     def max_tokens(self) -> int:
         return self.interface.max_tokens if self.interface else 0
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        text = self.texts.tokenizer is not None
+        optional = {"tokenize": text, "classify": text and self.classes, "answer": self.classes and not text}
+        return tuple(f"{self.name}_{x}" for x in ("init", "run", *(x for x, there in optional.items() if there)))
 
     def _extra_symbols(self) -> set[str]:
         return ({"slm_blob_check", "slm_status_text"} | ({"slm_tokenize"} if self.texts.tokenizer is not None else set())
@@ -166,6 +187,7 @@ class _Model:
                 members.append(member)
             if members:
                 self._add_group(group, comment_text(node.name), members)
+                self.weight_bytes[node.outputs[0]] = len(self.groups[-1]["data"])
         return b"".join(group["data"] for group in self.groups)
 
     def _io_members(self) -> list[_Member]:

@@ -45,12 +45,13 @@ class Output:
 
 def write(folder: Path, compiled: Compiled) -> None:
     """Fill a new folder with everything but the report."""
-    for path, text in compiled.emitted.files.items():
+    emitted = compiled.lowered.emitted
+    for path, text in emitted.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8", newline="\n")
-    (folder / f"{compiled.name}_blob.bin").write_bytes(compiled.emitted.blob)
+    (folder / f"{compiled.name}_blob.bin").write_bytes(emitted.blob)
     (folder / "slm").mkdir()
-    for name in compiled.emitted.runtime:
+    for name in emitted.runtime:
         shutil.copyfile(data_dir("runtime_c") / name, folder / "slm" / name)
     reference = folder / "reference"
     reference.mkdir()

@@ -1,0 +1,153 @@
+"""budget: what a model needs of a board's memories; where that is too much, what takes it and what would help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from slm2c.board import Board, list_boards, load_board
+from slm2c.errors import CompileError, Problem
+from slm2c.ir import Node
+from slm2c.lower import Lowered
+from slm2c.passes import Fused
+
+_LARGEST = 5  # contributors that a message lists
+
+
+@dataclass(frozen=True)
+class Need:
+    """`bytes` of a board's memory region for one purpose."""
+
+    region: str
+    what: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Remedy:
+    saves: int
+    text: str
+
+
+def caller_bytes(lowered: Lowered) -> int:
+    """Inputs and outputs, which the caller holds; 0 for a text model, whose ids and scores lie in the arena."""
+    if any(entry.endswith("_classify") for entry in lowered.emitted.entries):
+        return 0
+    graph = lowered.program.graph
+    return sum(graph.tensors[x].nbytes for x in (*graph.inputs, *dict.fromkeys(graph.outputs)))
+
+
+def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
+    """What goes where on `board`. The stack counts with what the board reserves for it; `code` is 0 before it is measured."""
+    place = board.placement
+    found = (Need(place.blob, "blob", len(lowered.emitted.blob)), Need(place.code, "code", code),
+             Need(place.arena, "arena", lowered.emitted.arena_bytes), Need(place.stack, "stack", board.stack_size),
+             Need(place.stack, "inputs and outputs", caller_bytes(lowered)))
+    return tuple(need for need in found if need.bytes)
+
+
+def by_region(found: Sequence[Need]) -> Mapping[str, tuple[Need, ...]]:
+    """The needs of each region, regions in order of appearance."""
+    return {name: tuple(n for n in found if n.region == name) for name in dict.fromkeys(n.region for n in found)}
+
+
+def excess(board: Board, found: Sequence[Need]) -> dict[str, int]:
+    """Bytes by which each region is too small; regions that suffice are absent."""
+    over = {name: sum(n.bytes for n in group) - board.region(name).size for name, group in by_region(found).items()}
+    return {name: size for name, size in over.items() if size > 0}
+
+
+def fitting_boards(lowered: Lowered, code: int = 0) -> tuple[str, ...]:
+    """Names of the known boards that the model fits."""
+    return tuple(name for name in list_boards() if not excess(board := load_board(name), needs(board, lowered, code)))
+
+
+def is_hopeless(board: Board, fused: Fused) -> bool:
+    """Whether one int8 tensor or the int8 weights alone exceed the board: not worth a calibration."""
+    graph = fused.graph
+    weights = sum(value.size for value in graph.consts.values())
+    largest = max((graph.tensors[node.outputs[0]].size for node in graph.nodes), default=0)
+    return weights > board.region(board.placement.blob).size or largest > board.arena_limit
+
+
+def check(board: Board, fused: Fused, lowered: Lowered, code: int = 0) -> None:
+    """Raises CompileError if a region is too small: needed and available bytes, largest contributors, ranked remedies."""
+    found = needs(board, lowered, code)
+    problems: list[Problem] = []
+    for region, over in excess(board, found).items():
+        group = by_region(found)[region]
+        needed = sum(n.bytes for n in group)
+        parts = ", ".join(f"{n.what} {n.bytes:,}" for n in group)
+        flash = not board.region(region).writable
+        remedies = [*(_flash_remedies(lowered, over) if flash else _ram_remedies(fused, lowered, over)),
+                    *_other_board(lowered, code)]
+        ranked = sorted(remedies, key=lambda r: -r.saves)
+        problems.append(Problem(
+            board.name, "", f"needs {needed:,} bytes of {region} ({parts}), {needed - over:,} are available: {over:,} too many",
+            "what helps: " + "; ".join(f"({i}) {r.text}" for i, r in enumerate(ranked, 1)) if ranked else ""))
+        problems += _flash_contributors(lowered) if flash else _ram_contributors(lowered)
+    if problems:
+        raise CompileError(problems)
+
+
+def _ram_contributors(lowered: Lowered) -> list[Problem]:
+    graph, peak = lowered.program.graph, lowered.plan.peak
+    makers: dict[str, tuple[Node, str]] = {}
+    for node in graph.nodes:
+        tensor = graph.tensors[node.outputs[0]]
+        makers[tensor.name] = node, f"its output {list(tensor.shape)} {tensor.dtype}"
+    for out, name in lowered.program.scratch.items():
+        makers[name] = makers[out][0], "its scratch memory"
+    largest = sorted(peak.buffers, key=lambda b: -b.size)[:_LARGEST]
+    return [Problem(makers[b.name][0].name, makers[b.name][0].op,
+                    f"{b.size:,} bytes at the arena's peak (call {peak.step + 1} of {len(graph.nodes)}): {makers[b.name][1]}")
+            for b in largest]
+
+
+def _flash_contributors(lowered: Lowered) -> list[Problem]:
+    nodes = {node.outputs[0]: node for node in lowered.program.graph.nodes}
+    largest = sorted(lowered.emitted.weights.items(), key=lambda item: -item[1])[:_LARGEST]
+    return [Problem(nodes[out].name, nodes[out].op, f"{size:,} bytes of weights") for out, size in largest]
+
+
+def _ram_remedies(fused: Fused, lowered: Lowered, over: int) -> Iterator[_Remedy]:
+    """Shorter or smaller inputs. Figures are those of the busiest step."""
+    graph, peak = lowered.program.graph, lowered.plan.peak
+    if fused.interface is not None:
+        grows = sum(b.size for b in peak.buffers if b.name in graph.tensors and graph.tensors[b.name].token_axis is not None)
+        most = fused.interface.max_tokens
+        fits = most - -(-over * most // grows) if grows else 0
+        if fits >= 1:
+            name = fused.interface.lookups[0]
+            yield _Remedy(over, f"at most about {fits} tokens instead of {most} (--shape {name}=1,{fits} where the export leaves "
+                                "the length open, else export it so)")
+    elif any(len(graph.tensors[x].shape) > 1 and max(graph.tensors[x].shape) > 1 for x in graph.inputs):
+        yield _Remedy(peak.bytes // 2, f"half the length of the input saves about {peak.bytes // 2:,} bytes")
+
+
+def _flash_remedies(lowered: Lowered, over: int) -> Iterator[_Remedy]:
+    """A smaller vocabulary, fewer layers."""
+    graph, emitted = lowered.program.graph, lowered.emitted
+    tables = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes if node.op == "embedding")
+    rows = max((graph.consts[x].shape[0] for node in graph.nodes if node.op == "embedding" for x in node.inputs
+                if x in graph.consts and graph.consts[x].ndim == 2), default=0)
+    if rows:
+        entry = (tables + emitted.sections.get("tokenizer", 0)) / rows
+        fits = rows - math.ceil(over / entry)
+        if fits > 0:
+            yield _Remedy(over, f"a vocabulary of at most {fits:,} instead of {rows:,} entries saves {over:,} bytes")
+        else:
+            yield _Remedy(int(rows * entry), f"a smaller vocabulary saves about {entry:,.0f} bytes an entry")
+    layers = sum(node.op == "attention" for node in graph.nodes)
+    if layers > 1:
+        each = (emitted.sections["weights"] - tables) // layers
+        yield _Remedy(each, f"each of the {layers} layers less saves about {each:,} bytes")
+
+
+def _other_board(lowered: Lowered, code: int) -> Iterator[_Remedy]:
+    if boards := fitting_boards(lowered, code):
+        yield _Remedy(0, f"a board that it fits: {', '.join(boards)}")
+
+
+__all__ = ["Need", "by_region", "caller_bytes", "check", "excess", "fitting_boards", "is_hopeless", "needs"]
