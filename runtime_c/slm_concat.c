@@ -6,8 +6,8 @@ SLM_INLINE void append(const slm_concat_part *part, int32_t zero_point, const vo
     const slm_concat_part p = *part;
     for (int32_t i = 0; i < length; i++) {
         const int32_t x = slm_load(input, input_type, start + i) - p.zero_point;
-        slm_store(output, output_type, at + i,
-                  slm_rescale(x, p.multiplier, p.shift, zero_point, slm_lowest(output_type), slm_highest(output_type)));
+        const int32_t value = slm_scale(slm_shift_left_saturate(x, p.shift), p.multiplier, zero_point);
+        slm_store(output, output_type, at + i, slm_saturate(value, output_type));
     }
 }
 

@@ -12,7 +12,7 @@
 /** One input of a concatenation. */
 typedef struct {
     int32_t multiplier; /**< times 2^(shift - 32) */
-    int32_t shift;      /**< 0..31 */
+    int32_t shift;      /**< 0..30 */
     int32_t zero_point; /**< of the input */
     int32_t wide;       /**< 1 for int16, 0 for int8 */
     int32_t copy;       /**< 1 if type and scale are the output's */

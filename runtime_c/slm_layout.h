@@ -30,16 +30,10 @@ SLM_INLINE void slm_store(void *data, slm_type type, int32_t index, int32_t valu
     }
 }
 
-/** \brief Least value of a type. */
-SLM_INLINE int32_t slm_lowest(slm_type type)
+/** \brief value limited to the range of a type. */
+SLM_INLINE int32_t slm_saturate(int32_t value, slm_type type)
 {
-    return type == SLM_S8 ? INT8_MIN : INT16_MIN;
-}
-
-/** \brief Greatest value of a type. */
-SLM_INLINE int32_t slm_highest(slm_type type)
-{
-    return type == SLM_S8 ? INT8_MAX : INT16_MAX;
+    return type == SLM_S8 ? slm_clamp(value, INT8_MIN, INT8_MAX) : slm_clamp(value, INT16_MIN, INT16_MAX);
 }
 
 #define SLM_MAX_AXES 6u

@@ -33,15 +33,22 @@ static inline int32_t slm_shift_left(int32_t acc, int32_t shift)
 }
 
 /**
- * \brief acc * multiplier * 2^(shift - 32), rounded, plus offset, limited to [low, high]
+ * \brief As slm_shift_left, limited to 32 bits.
  *
- * As slm_scale(slm_shift_left(acc, shift), ...) where that has room for the sum; shift in 0..31.
+ * A normalized multiplier is at least 2^30 where shift is not 0, so that slm_scale of what was cut saturates any output.
  */
-static inline int32_t slm_rescale(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset, int32_t low,
-                                  int32_t high)
+static inline int32_t slm_shift_left_saturate(int32_t acc, int32_t shift)
 {
-    int64_t value = (((int64_t)acc * multiplier + (INT64_C(1) << (31 - shift))) >> (32 - shift)) + offset;
-    return value < low ? low : value > high ? high : (int32_t)value;
+    const int32_t limit = INT32_MAX >> shift;
+    return slm_shift_left(slm_clamp(acc, -limit, limit), shift);
+}
+
+/** \brief As slm_scale(slm_shift_left(acc, shift), ...) for any sum, multiplier and shift in 0..30; limited to 32 bits. */
+static inline int32_t slm_rescale(int32_t acc, int32_t multiplier, int32_t shift, int32_t offset)
+{
+    const int64_t value = ((int64_t)acc * multiplier + (INT64_C(1) << (31 - shift))) >> (32 - shift);
+    const int64_t limit = INT32_MAX / 2;
+    return (int32_t)(value < -limit ? -limit : value > limit ? limit : value) + offset;
 }
 
 /** \brief multiplier / count, to the nearest integer, of a multiplier that is not negative. */

@@ -41,9 +41,8 @@ SLM_INLINE void reduce(reduction kind, const slm_reduce_params *params, const vo
                     value = combine(kind, value, slm_load(input, input_type, at));
                 }
             } while (slm_walk_next(&reduced));
-            slm_store(output, output_type, i,
-                      slm_rescale(value - zero, multiplier, params->shift, params->zero_point, slm_lowest(output_type),
-                                  slm_highest(output_type)));
+            value = slm_rescale(value - zero, multiplier, params->shift, params->zero_point);
+            slm_store(output, output_type, i, slm_saturate(value, output_type));
         }
     } while (slm_walk_next(&kept));
 }

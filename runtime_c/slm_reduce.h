@@ -10,7 +10,7 @@
 /** Scales and shapes of one reduction; lies in the blob. */
 typedef struct {
     int32_t multiplier; /**< times 2^(shift - 32) */
-    int32_t shift;      /**< 0..31 */
+    int32_t shift;      /**< 0..30 */
     int32_t input_zero_point;
     int32_t zero_point; /**< of the output */
     slm_layout kept;    /**< where the first elements of what is reduced to each element of the output lie */

@@ -15,10 +15,12 @@ INT_RANGE = {"i8": (-128, 127), "i16": (-32768, 32767)}
 def multiplier(ratio: Array | float) -> tuple[Array, int]:
     """(int32 multipliers, shift) with ratio = multiplier * 2**(shift - 32), elementwise with one shift for all.
 
-    The shift is 0 unless a ratio reaches 0.5: multipliers are signed 32-bit numbers, as SMMLAR takes them.
+    The shift is 0 unless a ratio reaches 0.5: multipliers are signed 32-bit numbers, as SMMLAR takes them. Ratios are cut
+    at 2**28, where one step saturates any output, so that it is at most 30.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
     assert np.isfinite(ratio).all() and (ratio >= 0).all(), "requantization ratios are finite and not negative"
+    ratio = np.minimum(ratio, 2.0**28)
     largest = float(ratio.max(initial=0.0))
     shift = max(0, int(np.floor(np.log2(largest))) + 2) if largest > 0 else 0
     scaled = np.rint(np.ldexp(ratio, 32 - shift))
@@ -34,11 +36,11 @@ def requantize(acc: Array, mult: Array | int, shift: int, zero_point: int, dtype
 
 
 def rescale(acc: Array, mult: Array | int, shift: int, zero_point: int, dtype: str) -> Array:
-    """saturate((acc * mult + 2**(31 - shift) >> 32 - shift) + zero_point), for any 32-bit sum and shift in 0..31.
+    """saturate((acc * mult + 2**(31 - shift) >> 32 - shift) + zero_point), for any 32-bit sum and shift in 0..30.
 
     The same number as `requantize` gives where that has room for the sum; costs a 64-bit shift more.
     """
-    assert np.abs(acc).max(initial=0) < 2**31 and 0 <= shift < 32, "the accumulator leaves 32 bits"
+    assert np.abs(acc).max(initial=0) < 2**31 and 0 <= shift <= 30, "the accumulator leaves 32 bits"
     value = acc.astype(np.int64) * np.asarray(mult, dtype=np.int64) + (1 << 31 - shift) >> 32 - shift
     return saturate(value + zero_point, dtype)
 

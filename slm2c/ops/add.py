@@ -76,13 +76,11 @@ def _terms(node: Node, tensors: Mapping[str, Tensor], constant: Quant | None) ->
 def _weights(terms: tuple[_Term, _Term], out: Quant) -> dict[str, int]:
     """The params a, b, c and shift."""
     peaks = [-fixedpoint.INT_RANGE[t.dtype][0] for t in terms]
-    # A ratio that is cut saturates the output at a few steps of the operand; shift 0 then always holds.
-    ratios = [
-        float(np.clip(t.factor * t.quant.scale / out.scale, -(2**28) / peak, 2**28 / peak))
-        for t, peak in zip(terms, peaks, strict=True)
-    ]
+    ratios = [t.factor * t.quant.scale / out.scale for t in terms]
+    # Where a few steps of an operand saturate the output, both are cut alike; shift 0 then always holds.
+    cut = max(1.0, *(abs(ratio) * peak / 2**28 for ratio, peak in zip(ratios, peaks, strict=True)))
     for shift in range(30, -1, -1):
-        a, b = (round(ratio * 2**shift) for ratio in ratios)
+        a, b = (round(ratio / cut * 2**shift) for ratio in ratios)
         c = (
             (out.zero_point << shift)
             - a * terms[0].quant.zero_point
