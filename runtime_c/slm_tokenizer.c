@@ -77,9 +77,8 @@ static slm_status check_tables(const uint8_t *tables, size_t size)
     const uint32_t run_count = header(tables, RUN_COUNT);
     const uint32_t directory = header(tables, DIRECTORY);
     const uint32_t lengths = header(tables, PIECE_BYTES);
-    bool sound = header(tables, SECTION_BYTES) >= HEADER_BYTES && header(tables, UNKNOWN_ID) <= UINT16_MAX &&
-                 header(tables, WORD_CHARS) <= SLM_TOKENIZER_WORD_CHARS && header(tables, IDS_BEFORE) <= UINT16_MAX &&
-                 header(tables, IDS_BEHIND) <= UINT16_MAX &&
+    bool sound = header(tables, UNKNOWN_ID) <= UINT16_MAX && header(tables, WORD_CHARS) <= SLM_TOKENIZER_WORD_CHARS &&
+                 header(tables, IDS_BEFORE) <= UINT16_MAX && header(tables, IDS_BEHIND) <= UINT16_MAX &&
                  inside(tables, header(tables, SPECIAL_IDS), header(tables, IDS_BEFORE) + header(tables, IDS_BEHIND),
                         2u) &&
                  run_count <= UINT16_MAX && inside(tables, runs, PLANES + 1u + 2u * run_count, 2u) &&

@@ -165,12 +165,13 @@ class Tokenizer:
 
     def _reachable(self) -> tuple[dict[str, int], dict[str, int]]:
         """The pieces that open a word, and those that continue one, without `prefix`, that some text can need."""
-        joined: set[str] = set()  # characters that stand beside others in a word
-        alone: set[str] = set()  # words that a single character of the text makes
+        joined: set[str] = set()  # characters that may stand beside others in a word
+        alone: set[str] = set()  # characters that are a word by themselves
         for text in self.characters.values():
             head, *words = text.split(" ")
             joined.update(head, *words[-1:])
-            alone.update(words[:-1])
+            for word in words[:-1]:
+                (alone if len(word) == 1 else joined).update(word)
 
         def spelled(word: str) -> bool:
             return all(c in joined or ord(c) not in self.characters for c in word)
@@ -185,6 +186,7 @@ class Tokenizer:
         """The part of `characters` that pieces over `alphabet` can tell from characters that stay as they are."""
         table = {}
         for c, text in self.characters.items():
+            assert SELF not in text, f"U+{c:04X} becomes {text!r}"
             word = text.strip(" ")
             if word and word not in alphabet and chr(c) not in alphabet:
                 if text == f" {word} ":

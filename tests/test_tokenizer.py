@@ -1,6 +1,6 @@
 """The tokenizer three ways: `Tokenizer.encode`, slm_tokenize() under sanitizers, and Hugging Face `tokenizers`.
 
-The tokenizers are homecmd's, from ../shared, and small ones built here: one for each way to set the normalizer.
+The tokenizers are homecmd's, from ../shared, and those of tests/wordpiece.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import struct
 import subprocess
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,166 +23,35 @@ from hypothesis import strategies as st
 
 from slm2c import unicode_data as ucd
 from slm2c.errors import CompileError
-from slm2c.tokenizer import MAX_WORD_CHARS, Tokenizer, parse_tokenizer
+from slm2c.tokenizer import parse_tokenizer
+from slm2c.toolchain import build_host
+from tests.wordpiece import (
+    ALPHABET,
+    HOSTILE,
+    MARKS,
+    NORMALIZERS,
+    PARTS,
+    SPECIAL,
+    TEXTS,
+    WORDS,
+    Case,
+    a_spec,
+    bert,
+    case,
+    model,
+    parse,
+    sequence,
+    special_token,
+    template,
+    variant,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_LIMIT = 1 << 20  # tokens
 
 # slm.h
-OK, ERR_NULL, ERR_BLOB_SIZE, ERR_BLOB_CHECKSUM, ERR_LENGTH_ZERO, ERR_LENGTH_MAX = 0, 1, 5, 9, 10, 11
+OK, ERR_BLOB_SIZE, ERR_BLOB_CHECKSUM, ERR_LENGTH_ZERO, ERR_LENGTH_MAX = 0, 5, 9, 10, 11
 UNTOUCHED = 0xFFFFFFFF
-
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = "turn on the kitchen light un ##aff ##able token ##ization ESC élan ß ss #"
-# Characters that some normalizer makes of others, or that it would make something else of.
-ALPHABET = (
-    [chr(c) for c in range(0x21, 0x7F)]
-    + [chr(c) for c in range(0xA1, 0x250)]  # Latin with accents
-    + list("ɤƛαβγωσςιίΐϗабвгдежий")
-    + [chr(c) for c in (0x3A3, 0x410, 0x13A0, 0xAB70, 0x1C8A, 0x2C5F, 0x10428, 0x16EBB)]  # some scripts with case
-    + [chr(c) for c in (0x1100, 0x1161, 0x11A8, 0xAC01, 0x1175, 0x1112, 0x11C2)]  # jamo and a syllable
-    + ["中", "更", "豈", "\U0002f800", "\U00020122", "\U0002b740", "あ", "ア"]  # Han, also by compatibility; kana
-    + ["\u093f", "\u09c7", "\u09be", "\u0bc6", "\u1734", "\U0001d157", "\U0001d165"]  # spacing marks
-    + ["😀", "👍", "\u200d", "\ufe0f", "\ufffd", "\x07", "\x0b", "\x85", "\xad", "\xa0", "\u2260", "×", "…", "，"]
-)
-MARKS = ["\u0301", "\u0307", "\u0308"]  # of one class: their order cannot change
-
-HOSTILE = [
-    "",
-    " ",
-    "\t\n\r \u00a0\u3000\u2028",
-    "\0",
-    "tu\0rn\0 on",
-    "\x07\x0b\x0c\x1c\x1d\x1e\x1f\x7f\x85\xad\u200b\ufeff",
-    "Turn ON the KITCHEN light!",
-    "Élan vital, naïve façade: Ünïcödé",
-    "e\u0301lan n\u0303 a\u0323\u0301 a\u0301\u0323 \u0301 \u0301\u0301e",
-    "Zalgo: t\u0334\u0310\u035du\u0327\u0300r\u0338n\u0321",
-    "İstanbul ıI ŞİŞ ΣΑΣ ὈΔΥΣΣΕΎΣ ẞ ﬁ Ǆ ǅ ǆ Å K Ω",
-    "≠ ≮≯ a≠b = \u0338=",
-    "😀 👍🏽 👨\u200d👩\u200d👧 🇩🇪 ❤\ufe0f x😀y",
-    "中文 豈更\U0002f800 ひらがな カタカナ ｶﾞ x中y \u4dff\u9fff\ua000\u3400\U0002a6d6\U0002b81f",
-    "한국어 각 힣 가\u11a8 \u1100\u1161\u11a8",
-    "שלום עולם مرحبا بالعالم \u202eabc\u202c",
-    "नमस्ते हिन्दी தமிழ் கொ ไทย",
-    "[CLS] [MASK] [mask] [PAD][UNK]",
-    "a[MASK]b [[MASK]] [MASK [SEP][SEP] [ CLS ] [CL\u0301S] ##able ## un##aff",
-    "unaffable " * 3 + "unaffablex tokenization",
-    "x" * MAX_WORD_CHARS,
-    "x" * (MAX_WORD_CHARS + 1),
-    "é" * MAX_WORD_CHARS + " " + "é" * (MAX_WORD_CHARS + 1) + " " + "e\u0301" * MAX_WORD_CHARS,
-    "😀" * MAX_WORD_CHARS + " " + "한" * 51 + " " + "한" * 50,
-    "light" + "\u0301" * 5000 + " on",
-    "turn on the light " * 556,
-    "z" * 10_000,
-    "é!" * 5_000,
-    "中" * 10_000,
-    "¡¿§¶·«» 「」、。 – — ‘’ “” … ‰ ₤ € + < = > | ~ ^ ` $",
-    "\u1734 \u166d \U0001e94a \ua7cb \U00010d50 \U00011938 \U000105c9",  # where Unicode's versions differ
-]
-BROKEN = [
-    b"\xff",
-    b"\x80turn\x80on\xbf",
-    b"caf\xc3 caf\xc3\xa9 caf\xc3\xc3\xa9",
-    b"\xc0\x80 \xc1\xbf \xe0\x80\x80 \xe0\x9f\xbf \xf0\x80\x80\x80 \xf0\x8f\xbf\xbf",  # overlong
-    b"\xed\xa0\x80 \xed\xbf\xbf \xed\x9f\xbf \xee\x80\x80",  # surrogates
-    b"\xf4\x8f\xbf\xbf \xf4\x90\x80\x80 \xf5\x80\x80\x80 \xfe\xff",
-    b"\xe2\x82 \xe2\x82\xac \xf0\x9f\x98 \xf0\x9f\x98\x80 \xf0\x9f\xf0\x9f\x98\x80",
-    "turn on €".encode()[:-1],
-    "turn on 😀".encode()[:-1],
-    "turn on 😀".encode()[:-2],
-    "turn on 😀".encode()[:-3],
-]
-TEXTS = [text.encode() for text in HOSTILE] + BROKEN
-
-
-def bert(**options: bool | None) -> dict[str, Any]:
-    defaults = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
-    return {"type": "BertNormalizer", **defaults, **options}
-
-
-def sequence(*types: str) -> dict[str, Any]:
-    return {"type": "Sequence", "normalizers": [{"type": kind} for kind in types]}
-
-
-NORMALIZERS: dict[str, dict[str, Any] | None] = {
-    "uncased": bert(),
-    "cased": bert(lowercase=False),
-    "cased, accents stripped": bert(lowercase=False, strip_accents=True),
-    "uncased, accents kept": bert(strip_accents=False),
-    "not cleaned": bert(clean_text=False),
-    "Han not isolated": bert(handle_chinese_chars=False),
-    "nothing": None,
-    "NFD, Lowercase, StripAccents": sequence("NFD", "Lowercase", "StripAccents"),
-    "NFD, Lowercase": sequence("NFD", "Lowercase"),
-    "StripAccents": {"type": "StripAccents"},
-}
-
-
-def special_token(name: str, token_id: int, **flags: bool) -> dict[str, Any]:
-    defaults = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": token_id, "content": name, **defaults, "special": True, **flags}
-
-
-def template(*single: str) -> dict[str, Any]:
-    def item(name: str) -> dict[str, Any]:
-        return {"Sequence" if name == "A" else "SpecialToken": {"id": name, "type_id": 0}}
-
-    special = {name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in single if name != "A"}
-    pair = [item("A"), {"Sequence": {"id": "B", "type_id": 1}}]
-    return {"type": "TemplateProcessing", "single": list(map(item, single)), "pair": pair, "special_tokens": special}
-
-
-def a_spec(**parts: Any) -> dict[str, Any]:
-    """The content of a tokenizer.json with a small vocabulary; `parts` replace what stands there."""
-    pieces = [*SPECIAL, *WORDS.split(), *MARKS, *ALPHABET, *(f"##{c}" for c in MARKS + ALPHABET)]
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [special_token(name, i) for i, name in enumerate(SPECIAL)],
-        "normalizer": bert(),
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": template("[CLS]", "A", "[SEP]"),
-        "decoder": None,
-        "model": {
-            "type": "WordPiece",
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": {piece: i for i, piece in enumerate(dict.fromkeys(pieces))},
-        },
-        **parts,
-    }
-
-
-def model(**parts: Any) -> dict[str, Any]:
-    return {**a_spec()["model"], **parts}
-
-
-def parse(spec: dict[str, Any]) -> Tokenizer:
-    return parse_tokenizer(json.dumps(spec))
-
-
-class Case(NamedTuple):
-    spec: str
-    tokenizer: Tokenizer
-    tables: bytes
-
-
-def case(spec: str) -> Case:
-    tokenizer = parse_tokenizer(spec)
-    return Case(spec, tokenizer, tokenizer.to_bytes())
-
-
-@functools.cache
-def variant(name: str) -> Case:
-    """By the name of its normalizer."""
-    spec = a_spec(normalizer=NORMALIZERS[name])
-    if name == "NFD, Lowercase":  # the only one that decomposes and keeps the marks: let them be of one class
-        for mark in "\u1734\U0001d165":
-            del spec["model"]["vocab"][mark], spec["model"]["vocab"][f"##{mark}"]
-    return case(json.dumps(spec))
 
 
 @pytest.fixture(scope="module")
@@ -197,12 +67,12 @@ InC = Callable[[Iterable[Request]], list[Reply]]
 @pytest.fixture(scope="module")
 def in_c(host_cc: str, tmp_path_factory: pytest.TempPathFactory) -> InC:
     """slm_tokenize() under the address and undefined-behaviour sanitizers, for many requests in one process."""
-    program = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    warnings = "-Wall -Wextra -Wconversion -Wsign-conversion -Wcast-qual -Wshadow -Wundef -Wvla -Wdouble-promotion"
-    sanitize = "-fsanitize=address,undefined -fno-sanitize-recover=all"
-    sources = [ROOT / "runtime_c/slm_tokenizer.c", ROOT / "tests/c/tokenizer_main.c"]
-    command = [host_cc, *f"-std=c11 -O1 -g {warnings} -Werror {sanitize}".split(), f"-I{ROOT / 'runtime_c'}"]
-    subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
+    program = build_host(
+        [ROOT / "runtime_c/slm_tokenizer.c", ROOT / "tests/c/tokenizer_main.c"],
+        tmp_path_factory.mktemp("tokenizer") / "tokenizer",
+        includes=[ROOT / "runtime_c"],
+        sanitize=True,
+    )
 
     def run(requests: Iterable[Request]) -> list[Reply]:
         sent = bytearray()
@@ -333,24 +203,6 @@ def test_random_text(name: str, in_c: InC, texts: list[bytes], max_tokens: int) 
     assert_all_agree(variant(name), in_c, texts, max_tokens)
 
 
-PARTS: dict[str, dict[str, Any]] = {
-    "split at white space": {"pre_tokenizer": {"type": "WhitespaceSplit"}},
-    "BertProcessing": {"post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}},
-    "special tokens behind": {"post_processor": template("A", "[SEP]", "[MASK]")},
-    "added tokens take spaces": {
-        "added_tokens": [special_token(name, i, lstrip=True, rstrip=True) for i, name in enumerate(SPECIAL)]
-    },
-    "pieces as added tokens": {
-        "added_tokens": [special_token(piece, model()["vocab"][piece]) for piece in ("the", "[MASK]", "on", "é")]
-    },
-    "no prefix": {"model": model(continuing_subword_prefix="")},
-    "a letter as prefix": {"model": model(continuing_subword_prefix="e")},
-    "short words": {"model": model(max_input_chars_per_word=5)},
-    "no words": {"model": model(max_input_chars_per_word=0)},
-    "no pieces": {"model": model(vocab={"[UNK]": 65535, "[CLS]": 0, "[SEP]": 1}), "added_tokens": []},
-}
-
-
 @pytest.mark.parametrize("name", PARTS)
 def test_other_parts(name: str, in_c: InC) -> None:
     subject = case(json.dumps(a_spec(**PARTS[name])))
@@ -385,6 +237,7 @@ def test_status(in_c: InC) -> None:
             (tables[:63], b"turn on", 8),
             (b"", b"turn on", 8),
             (bytes(64), b"turn on", 8),
+            (tables[:8] + b"\x65" + tables[9:], b"turn on", 8),  # words of 101 characters
             (tables + b"\xff", b"", 8),
             (bare, b" ", 8),
             (bare, b"on", 0),
@@ -398,6 +251,7 @@ def test_status(in_c: InC) -> None:
         (ERR_BLOB_SIZE, UNTOUCHED, ()),
         (ERR_BLOB_SIZE, UNTOUCHED, ()),
         (ERR_BLOB_CHECKSUM, UNTOUCHED, ()),
+        (ERR_BLOB_CHECKSUM, UNTOUCHED, ()),
         (OK, 2, (2, 3)),
         (ERR_LENGTH_ZERO, UNTOUCHED, ()),
         (ERR_LENGTH_ZERO, UNTOUCHED, ()),
@@ -405,25 +259,52 @@ def test_status(in_c: InC) -> None:
 
 
 def test_damaged_tables_are_safe(in_c: InC) -> None:
-    """Every word of the header and every byte of the small tables takes wild values; the sanitizers watch."""
+    """The words of the header take wild values, then bytes of all else; the sanitizers watch."""
     whole = variant("NFD, Lowercase").tables
+    runs, text_bytes, text_at, directory = (struct.unpack_from("<16I", whole)[word] for word in (8, 9, 10, 14))
     text = " ".join(HOSTILE[4:19]).encode()
-    pieces = min(struct.unpack_from("<16I", whole)[14], 2600)
-    rng = random.Random(0)
-    requests = []
+    damaged = []
     for word in range(16):
         for value in (0, 1, 2, 3, 64, 255, 65535, 65536, len(whole) - 1, len(whole), 1 << 31, (1 << 32) - 1):
-            tables = bytearray(whole)
-            struct.pack_into("<I", tables, 4 * word, value)
-            requests.append((bytes(tables), text, 64))
-    for _ in range(1500):
-        tables = bytearray(whole)
+            damaged.append(bytearray(whole))
+            struct.pack_into("<I", damaged[-1], 4 * word, value)
+    rng = random.Random(0)
+    regions = range(64, runs + 100), range(text_at, len(whole)), range(directory, len(whole)), range(64, len(whole))
+    for _ in range(1200):
+        damaged.append(bytearray(whole))
+        region = rng.choice(regions)
         for _ in range(rng.choice((1, 2, 50))):
-            region = rng.choice((range(64, 256), range(64, pieces), range(len(whole) - 500, len(whole))))
-            tables[rng.choice(region)] = rng.choice((0, 1, 0x20, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-        requests.append((bytes(tables), text, 64))
-    statuses = [status for status, *_ in in_c(requests)]
+            damaged[-1][rng.choice(region)] = rng.choice((0, 1, 0x20, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+    for endless in b"\x80e":  # replacements without end, as continuation bytes and as characters
+        damaged.append(bytearray(whole))
+        damaged[-1][text_at : text_at + text_bytes] = bytes([200]) + bytes([endless]) * (text_bytes - 1)
+        damaged[-1][runs + 36 : text_at] = bytes(text_at - runs - 36)
+    damaged.append(bytearray(whole + b"\4abc"))  # a replacement that goes one byte beyond the end
+    struct.pack_into("<I", damaged[-1], 0, len(whole) + 4)
+    struct.pack_into("<2I", damaged[-1], 36, 4, len(whole))
+    damaged[-1][runs + 36 : text_at] = bytes(text_at - runs - 36)
+    statuses = [status for status, *_ in in_c((bytes(tables), text, 64) for tables in damaged)]
     assert set(statuses) == {OK, ERR_BLOB_SIZE, ERR_BLOB_CHECKSUM, ERR_LENGTH_MAX}
+    assert statuses[-3:] == [OK, OK, OK]
+
+
+LETTERS = "abcAB é"
+
+
+@settings(max_examples=50)
+@given(
+    characters=st.dictionaries(st.sampled_from(LETTERS).map(ord), st.text(LETTERS, max_size=4)),
+    pieces=st.sets(st.text("#" + LETTERS, min_size=1, max_size=4), max_size=20),
+    texts=st.lists(st.text(LETTERS + "x"), max_size=20),
+)
+def test_any_character_table(in_c: InC, characters: dict[int, str], pieces: set[str], texts: list[str]) -> None:
+    """What is left out of the tables makes no difference, whatever characters become, again and again."""
+    vocab = {piece: i for i, piece in enumerate(["[UNK]", *sorted(pieces)])}
+    tokenizer = replace(variant("uncased").tokenizer, vocab=vocab, unknown=0, characters=characters | {0x20: " "})
+    tables = tokenizer.to_bytes()
+    for text, reply in zip(texts, in_c((tables, text.encode(), 64) for text in texts), strict=True):
+        ids = tokenizer.encode(text, 64)
+        assert reply == (OK, len(ids), ids), text
 
 
 def test_tables_depend_on_the_content_only() -> None:

@@ -30,8 +30,23 @@ static void *receive(size_t bytes)
     return buffer;
 }
 
+/* Whether any null pointer is refused, and *n left alone. */
+static int refuses_null(void)
+{
+    const char tables[64] = {0};
+    int32_t id = 0;
+    uint32_t n = 7;
+    return slm_tokenize(NULL, sizeof tables, "", 0, &id, 1, &n) == SLM_ERR_NULL &&
+           slm_tokenize(tables, sizeof tables, NULL, 0, &id, 1, &n) == SLM_ERR_NULL &&
+           slm_tokenize(tables, sizeof tables, "", 0, NULL, 1, &n) == SLM_ERR_NULL &&
+           slm_tokenize(tables, sizeof tables, "", 0, &id, 1, NULL) == SLM_ERR_NULL && n == 7;
+}
+
 int main(void)
 {
+    if (!refuses_null()) {
+        abort();
+    }
     uint32_t request[3];
     void *tables = allocate(0);
     size_t tables_bytes = 0;
