@@ -153,14 +153,22 @@ def load_board(name_or_path: str | Path) -> Board:
         raise CompileError(Problem(str(path), "", f"cannot read the board file: {error.strerror}")) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CompileError(Problem(str(path), "", f"not a TOML file: {error}")) from error
-    found: list[str] = []
-    board = _read(Board, {**table, "name": path.stem}, "", found)
     if "name" in table:
-        found.append("name: unknown key; the file's name is the board's")
+        raise CompileError(Problem(str(path), "", "name: unknown key; the file's name is the board's"))
+    return board_from_table({**table, "name": path.stem}, str(path))
+
+
+def board_from_table(table: Mapping[str, Any], source: str) -> Board:
+    """The board of a table with the keys of a board file and `name`; None stands for an absent key.
+
+    Raises CompileError with every problem of the table, each naming `source` and key.
+    """
+    found: list[str] = []
+    board: Board = _read(Board, {key: value for key, value in table.items() if value is not None}, "", found)
     if not found:
         found.extend(_check(board))
     if found:
-        raise CompileError(Problem(str(path), "", message) for message in found)
+        raise CompileError(Problem(source, "", message) for message in found)
     return board
 
 

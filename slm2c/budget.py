@@ -39,11 +39,15 @@ def caller_bytes(lowered: Lowered) -> int:
 
 
 def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
-    """What goes where on `board`. The stack counts with what the board reserves for it; `code` is 0 before it is measured."""
+    """What goes where on `board`. The stack counts with what the board reserves; `code` is 0 until it is measured."""
     place = board.placement
-    found = (Need(place.blob, "blob", len(lowered.emitted.blob)), Need(place.code, "code", code),
-             Need(place.arena, "arena", lowered.emitted.arena_bytes), Need(place.stack, "stack", board.stack_size),
-             Need(place.stack, "inputs and outputs", caller_bytes(lowered)))
+    found = (
+        Need(place.blob, "blob", len(lowered.emitted.blob)),
+        Need(place.code, "code", code),
+        Need(place.arena, "arena", lowered.emitted.arena_bytes),
+        Need(place.stack, "stack", board.stack_size),
+        Need(place.stack, "inputs and outputs", caller_bytes(lowered)),
+    )
     return tuple(need for need in found if need.bytes)
 
 
@@ -72,7 +76,7 @@ def is_hopeless(board: Board, fused: Fused) -> bool:
 
 
 def check(board: Board, fused: Fused, lowered: Lowered, code: int = 0) -> None:
-    """Raises CompileError if a region is too small: needed and available bytes, largest contributors, ranked remedies."""
+    """Raises CompileError if a region is too small: what it needs, what takes the most, what would help."""
     found = needs(board, lowered, code)
     problems: list[Problem] = []
     for region, over in excess(board, found).items():
@@ -80,12 +84,19 @@ def check(board: Board, fused: Fused, lowered: Lowered, code: int = 0) -> None:
         needed = sum(n.bytes for n in group)
         parts = ", ".join(f"{n.what} {n.bytes:,}" for n in group)
         flash = not board.region(region).writable
-        remedies = [*(_flash_remedies(lowered, over) if flash else _ram_remedies(fused, lowered, over)),
-                    *_other_board(lowered, code)]
+        remedies = [
+            *(_flash_remedies(lowered, over) if flash else _ram_remedies(fused, lowered, over)),
+            *_other_board(lowered, code),
+        ]
         ranked = sorted(remedies, key=lambda r: -r.saves)
-        problems.append(Problem(
-            board.name, "", f"needs {needed:,} bytes of {region} ({parts}), {needed - over:,} are available: {over:,} too many",
-            "what helps: " + "; ".join(f"({i}) {r.text}" for i, r in enumerate(ranked, 1)) if ranked else ""))
+        problems.append(
+            Problem(
+                board.name,
+                "",
+                f"needs {needed:,} bytes of {region} ({parts}), {needed - over:,} are available: {over:,} too many",
+                "what helps: " + "; ".join(f"({i}) {r.text}" for i, r in enumerate(ranked, 1)) if ranked else "",
+            )
+        )
         problems += _flash_contributors(lowered) if flash else _ram_contributors(lowered)
     if problems:
         raise CompileError(problems)
@@ -100,9 +111,14 @@ def _ram_contributors(lowered: Lowered) -> list[Problem]:
     for out, name in lowered.program.scratch.items():
         makers[name] = makers[out][0], "its scratch memory"
     largest = sorted(peak.buffers, key=lambda b: -b.size)[:_LARGEST]
-    return [Problem(makers[b.name][0].name, makers[b.name][0].op,
-                    f"{b.size:,} bytes at the arena's peak (call {peak.step + 1} of {len(graph.nodes)}): {makers[b.name][1]}")
-            for b in largest]
+    return [
+        Problem(
+            makers[b.name][0].name,
+            makers[b.name][0].op,
+            f"{b.size:,} bytes at the arena's peak (call {peak.step + 1} of {len(graph.nodes)}): {makers[b.name][1]}",
+        )
+        for b in largest
+    ]
 
 
 def _flash_contributors(lowered: Lowered) -> list[Problem]:
@@ -115,13 +131,18 @@ def _ram_remedies(fused: Fused, lowered: Lowered, over: int) -> Iterator[_Remedy
     """Shorter or smaller inputs. Figures are those of the busiest step."""
     graph, peak = lowered.program.graph, lowered.plan.peak
     if fused.interface is not None:
-        grows = sum(b.size for b in peak.buffers if b.name in graph.tensors and graph.tensors[b.name].token_axis is not None)
+        grows = sum(
+            b.size for b in peak.buffers if b.name in graph.tensors and graph.tensors[b.name].token_axis is not None
+        )
         most = fused.interface.max_tokens
         fits = most - -(-over * most // grows) if grows else 0
         if fits >= 1:
             name = fused.interface.lookups[0]
-            yield _Remedy(over, f"at most about {fits} tokens instead of {most} (--shape {name}=1,{fits} where the export leaves "
-                                "the length open, else export it so)")
+            yield _Remedy(
+                over,
+                f"at most about {fits} tokens instead of {most} (--shape {name}=1,{fits} where the export leaves "
+                "the length open, else export it so)",
+            )
     elif any(len(graph.tensors[x].shape) > 1 and max(graph.tensors[x].shape) > 1 for x in graph.inputs):
         yield _Remedy(peak.bytes // 2, f"half the length of the input saves about {peak.bytes // 2:,} bytes")
 
@@ -130,8 +151,16 @@ def _flash_remedies(lowered: Lowered, over: int) -> Iterator[_Remedy]:
     """A smaller vocabulary, fewer layers."""
     graph, emitted = lowered.program.graph, lowered.emitted
     tables = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes if node.op == "embedding")
-    rows = max((graph.consts[x].shape[0] for node in graph.nodes if node.op == "embedding" for x in node.inputs
-                if x in graph.consts and graph.consts[x].ndim == 2), default=0)
+    rows = max(
+        (
+            graph.consts[x].shape[0]
+            for node in graph.nodes
+            if node.op == "embedding"
+            for x in node.inputs
+            if x in graph.consts and graph.consts[x].ndim == 2
+        ),
+        default=0,
+    )
     if rows:
         entry = (tables + emitted.sections.get("tokenizer", 0)) / rows
         fits = rows - math.ceil(over / entry)

@@ -36,5 +36,5 @@ def lower(graph: Graph, fused: Fused, texts: Texts, name: str) -> Lowered:
 def sketch(fused: Fused, texts: Texts, name: str) -> Lowered:
     """As `lower`, without calibration: of the size that a build has, save for tensors that calibration makes int16."""
     spread = np.linspace(-1, 1, 64, dtype=np.float32)
-    assumed = {x: Observed(-1.0, 1.0, spread) for x in fused.graph.tensors if x not in fused.graph.consts}
+    assumed = {x: Observed(-1.0, 1.0, spread, 0.5) for x in fused.graph.tensors if x not in fused.graph.consts}
     return lower(quantize(fused.graph, assumed, "minmax").graph, fused, texts, name)

@@ -47,12 +47,19 @@ def footprint(folder: Path, name: str, board: Board, entries: Sequence[str]) -> 
     """
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
         firmware = _build(folder, name, board, Path(work))
-        own = [obj for source, obj in firmware.objects.items() if source.is_relative_to(folder / "slm")
-               or source == folder / f"{name}.c"]
+        own = [
+            obj
+            for source, obj in firmware.objects.items()
+            if source.is_relative_to(folder / "slm") or source == folder / f"{name}.c"
+        ]
         bounds = [elf.stack_bound(firmware.callgraphs, entry) for entry in entries]
         worst = max(bounds, key=lambda b: (b.bytes is None, b.bytes or 0))
-        return Footprint(elf.object_sizes(firmware.map, own).code, worst, elf.elf_sizes(firmware.elf),
-                         toolchain.tool_versions()["cross_cc"] or "")
+        return Footprint(
+            elf.object_sizes(firmware.map, own).code,
+            worst,
+            elf.elf_sizes(firmware.elf),
+            toolchain.tool_versions()["cross_cc"] or "",
+        )
 
 
 def count(folder: Path, name: str, board: Board, texts: Sequence[str]) -> list[Counted]:
@@ -75,5 +82,6 @@ def count(folder: Path, name: str, board: Board, texts: Sequence[str]) -> list[C
 
 def _build(folder: Path, name: str, board: Board, work: Path) -> Firmware:
     sources = [folder / f"{name}.c", folder / "test" / "cost.c", *sorted((folder / "slm").glob("*.c"))]
-    return toolchain.build_firmware(sources, board, work / "cost.elf", includes=[folder, folder / "slm"],
-                                    blob=folder / f"{name}_blob.bin")
+    return toolchain.build_firmware(
+        sources, board, work / "cost.elf", includes=[folder, folder / "slm"], blob=folder / f"{name}_blob.bin"
+    )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from slm2c import __version__
+from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
@@ -34,7 +35,7 @@ class Output:
 
     folder: Path
     name: str
-    board: str
+    board: Board
     interface: Interface | None
     float_graph: Graph
     graph: Graph
@@ -60,7 +61,7 @@ def write(folder: Path, compiled: Compiled) -> None:
     _save_samples(compiled.samples[:_KEPT_SAMPLES], reference / "samples.npz")
     if compiled.tokenizer is not None:
         shutil.copyfile(compiled.tokenizer, reference / "tokenizer.json")
-    facts = {"slm2c": __version__, "name": compiled.name, "board": compiled.board.name, "labels": compiled.labels,
+    facts = {"slm2c": __version__, "name": compiled.name, "board": asdict(compiled.board), "labels": compiled.labels,
              "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface)}
     (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -72,7 +73,8 @@ def read(folder: Path) -> Output:
         reference = folder / "reference"
         interface = facts["interface"]
         tokenizer = reference / "tokenizer.json"
-        return Output(folder, facts["name"], facts["board"], None if interface is None else Interface(
+        board = board_from_table(facts["board"], str(folder / "slm2c.json"))
+        return Output(folder, facts["name"], board, None if interface is None else Interface(
             tuple(interface["lookups"]), tuple(interface["masks"]), interface["pad_id"], interface["max_tokens"]),
             load_graph(reference / "float"), load_graph(reference / "integer"), _load_samples(reference / "samples.npz"),
             tokenizer if tokenizer.is_file() else None, None if facts["labels"] is None else tuple(facts["labels"]))

@@ -1,0 +1,46 @@
+"""build: an ONNX model in, an output folder with C, blob, reference and report out; whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slm2c import budget, measure, output, report
+from slm2c.board import Board
+from slm2c.compile import Compiled, Options, Progress, compile_model, replace_folder, require_replaceable
+from slm2c.errors import CompileError
+from slm2c.measure import Footprint
+from slm2c.toolchain import cross_cc
+
+
+def build(
+    model: Path, out: Path, board: Board, options: Options, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Compile `model` for `board` into the folder `out`; returns the report, which is there as report.json too.
+
+    Raises CompileError for whatever the user can mend; nothing is written then.
+    """
+    require_replaceable(out)
+    compiled = compile_model(model, board, options, progress)
+    made: dict[str, Any] = {}
+
+    def fill(folder: Path) -> None:
+        output.write(folder, compiled)
+        progress("measure", 0, 1)
+        made.update(report.build(compiled, _footprint(folder, compiled)))
+        report.write(folder, made)
+
+    replace_folder(out, fill)
+    return made
+
+
+def _footprint(folder: Path, compiled: Compiled) -> Footprint | str:
+    """What was measured, once it is known to fit; or why nothing could be."""
+    try:
+        cross_cc()
+    except CompileError as error:
+        return str(error)
+    emitted = compiled.lowered.emitted
+    found = measure.footprint(folder, compiled.name, compiled.board, emitted.entries)
+    budget.check(compiled.board, compiled.fused, compiled.lowered, found.code)
+    return found
