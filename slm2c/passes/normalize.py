@@ -228,9 +228,22 @@ def _algebra(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any]
             and b.tensors[x].dtype == "f32" and b.shape(inner.inputs[0]) == shape:
         constant = b.op(op, [inner.inputs[1], inputs[1]])
         return b.op(op, [inner.inputs[0], constant], name=name or inner.name)
+    if op == "add" and keeps and inner is not None and inner.op == "add" and inner.inputs[1] not in b.consts:
+        linear = [i for i, y in enumerate(inner.inputs) if _is_linear(b, y) and b.shape(y) == shape]
+        if len(linear) == 1:  # (x W + r) + b is (x W + b) + r: a bias belongs to its linear layer
+            biased = b.op("add", [inner.inputs[linear[0]], inputs[1]], name=name)
+            return b.op("add", [biased, inner.inputs[1 - linear[0]]], name=inner.name)
     if op == "where" and (guarded := _softmax_guard(b, inputs)):
         return guarded
     return b.plain(op, inputs, attrs, name)
+
+
+def _is_linear(b: Normalizer, x: str) -> bool:
+    """Whether a matmul with a constant makes `x`, but for a bias."""
+    node = b.made.get(x)
+    if node is not None and node.op == "add" and node.inputs[1] in b.consts:
+        node = b.made.get(node.inputs[0])
+    return node is not None and node.op == "matmul" and node.inputs[1] in b.consts
 
 
 def _softmax_guard(b: Normalizer, inputs: list[str]) -> str | None:
