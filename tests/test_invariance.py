@@ -10,7 +10,7 @@ import pytest
 
 from slm2c import importer
 from slm2c.ir import Array, Graph
-from slm2c.ops.lut import describe
+from slm2c.ops.lut import evaluate_expression
 from slm2c.passes import fuse
 
 BASE = "bert_s_legacy_op17_eager"
@@ -49,8 +49,9 @@ def structure(graph: Graph) -> tuple[list[object], list[Array]]:
             return "input", graph.tensors[name].shape, graph.tensors[name].token_axis
         inputs = tuple(visit(x) if x else None for x in node.inputs)
         consts.extend(np.array([v]) for k, v in sorted(node.attrs.items()) if isinstance(v, float))
-        attrs = {k: describe(v) if k == "fn" else v.tobytes() if isinstance(v, np.ndarray) else v
-                 for k, v in node.attrs.items() if not isinstance(v, float)}
+        consts.extend(evaluate_expression(v, np.linspace(-6, 6, 97)) for k, v in node.attrs.items() if k == "fn")
+        attrs = {k: v.tobytes() if isinstance(v, np.ndarray) else v
+                 for k, v in node.attrs.items() if k != "fn" and not isinstance(v, float)}
         nodes.append((node.op, inputs, sorted(attrs.items(), key=str), graph.tensors[name].shape, graph.tensors[name].token_axis))
         numbers[name] = len(numbers)
         return numbers[name]
