@@ -10,7 +10,19 @@
 
 /** Alignment in bytes of the arena and of the blob: the widest load that a kernel issues (LDRD needs 4, MVE 16). */
 #define SLM_ALIGNMENT 16u
-#define SLM_ALIGNED _Alignas(16)
+
+/** Declares a variable with that alignment: `static SLM_ALIGNED uint8_t arena[...];` */
+#if !defined(__cplusplus)
+#define SLM_ALIGNED _Alignas(SLM_ALIGNMENT)
+#elif defined(__GNUC__)
+#define SLM_ALIGNED __attribute__((aligned(SLM_ALIGNMENT))) /* clang refuses alignas behind `static` */
+#else
+#define SLM_ALIGNED alignas(SLM_ALIGNMENT)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /** What an entry point returns. Anything but SLM_OK leaves outputs untouched. */
 typedef enum {
@@ -39,5 +51,9 @@ typedef struct {
 
 /** \brief A status as text, for logs; never null. */
 const char *slm_status_text(slm_status status);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -7,6 +7,10 @@
 
 #include "slm.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /** Version of the format; a blob of another version is refused. */
 #define SLM_BLOB_FORMAT 1u
 
@@ -33,11 +37,8 @@ typedef struct {
     uint32_t kind;   /**< slm_section_kind */
     uint32_t offset; /**< from the start of the blob, a multiple of SLM_ALIGNMENT */
     uint32_t bytes;  /**< without padding */
-    uint32_t crc;    /**< CRC-32 of these bytes */
+    uint32_t crc;    /**< CRC-32 of these bytes and the padding behind them */
 } slm_blob_section;
-
-_Static_assert(sizeof(slm_blob_header) == 48, "docs/BLOB.md");
-_Static_assert(sizeof(slm_blob_section) == 16, "docs/BLOB.md");
 
 /**
  * \brief Check a blob from its magic to the last checksum.
@@ -65,10 +66,15 @@ uint32_t slm_crc32(uint32_t crc, const void *data, size_t bytes);
 /**
  * \brief Text of a label.
  *
- * \param[in] labels section of kind SLM_SECTION_LABELS
+ * \param[in] labels section of kind SLM_SECTION_LABELS, or null
+ * \param[in] bytes  its size
  * \param[in] index  class index
  * \return UTF-8, ends with 0; "" if there is no such label
  */
-const char *slm_label(const void *labels, uint32_t index);
+const char *slm_label(const void *labels, uint32_t bytes, uint32_t index);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -12,7 +12,7 @@
  *
  * \param[in]  logits      [count]
  * \param[in]  count       classes, at least 1
- * \param[in]  multiplier  scale of the logits times 2^36: steps of 2^-12 nats after a right shift by 24
+ * \param[in]  multiplier  scale of the logits times 2^36, 0 to 2^46: steps of 2^-12 nats after a right shift by 24
  * \param[out] index       the first of the highest
  * \return probability in 1/32768, 1 to 32768; within 1 % of the real-valued softmax of the dequantized logits
  */

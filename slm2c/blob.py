@@ -15,6 +15,7 @@ WEIGHTS, TOKENIZER, LABELS = 1, 2, 3
 _HEADER = struct.Struct("<8sII4II2I")  # and the CRC
 _SECTION = struct.Struct("<IIII")
 HEADER_BYTES = _HEADER.size + 4
+assert (HEADER_BYTES, _SECTION.size) == (48, 16), "docs/BLOB.md"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ def pad(size: int) -> int:
 def pack(structure: bytes, sections: Mapping[int, bytes]) -> bytes:
     """The bytes of a blob; sections lie in the order given, each aligned, with zeros between."""
     assert len(structure) == 16, len(structure)
-    offset = pad(HEADER_BYTES + _SECTION.size * len(sections))
+    offset = HEADER_BYTES + _SECTION.size * len(sections)
     table, body = b"", b""
     for kind, data in sections.items():
-        table += _SECTION.pack(kind, offset + len(body), len(data), zlib.crc32(data))
-        body += data.ljust(pad(len(data)), b"\0")
+        padded = data.ljust(pad(len(data)), b"\0")
+        table += _SECTION.pack(kind, offset + len(body), len(data), zlib.crc32(padded))
+        body += padded
     header = _HEADER.pack(MAGIC, FORMAT, offset + len(body), *struct.unpack("<4I", structure), len(sections), 0, 0)
-    start = header + struct.pack("<I", zlib.crc32(header + table)) + table
-    return start.ljust(offset, b"\0") + body
+    return header + struct.pack("<I", zlib.crc32(header + table)) + table + body
 
 
 def unpack(data: bytes) -> Blob:
@@ -53,18 +54,18 @@ def unpack(data: bytes) -> Blob:
     if version != FORMAT:
         raise ValueError(f"format {version}, expected {FORMAT}")
     count = rest[4]
-    table = data[HEADER_BYTES:HEADER_BYTES + count * _SECTION.size]
-    if total > len(data) or len(table) != count * _SECTION.size:
+    end = HEADER_BYTES + count * _SECTION.size
+    if not end <= total <= len(data) or total % ALIGNMENT:
         raise ValueError("truncated")
     (crc,) = struct.unpack_from("<I", data, _HEADER.size)
-    if zlib.crc32(data[:_HEADER.size] + table) != crc:
+    if zlib.crc32(data[: _HEADER.size] + data[HEADER_BYTES:end]) != crc:
         raise ValueError("checksum of the header")
     sections = {}
-    for kind, offset, size, section_crc in _SECTION.iter_unpack(table):
-        body = data[offset:offset + size]
-        if len(body) != size or zlib.crc32(body) != section_crc:
+    for kind, offset, size, section_crc in _SECTION.iter_unpack(data[HEADER_BYTES:end]):
+        outside = offset % ALIGNMENT or offset + size > total
+        if outside or zlib.crc32(data[offset : offset + pad(size)]) != section_crc:
             raise ValueError(f"checksum of section {kind}")
-        sections[kind] = body
+        sections[kind] = data[offset : offset + size]
     return Blob(struct.pack("<4I", *rest[:4]), sections)
 
 

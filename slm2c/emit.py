@@ -34,6 +34,12 @@ _STRUCTS = {"layout": "slm_layout"}
 
 _SECTIONS = {blob.WEIGHTS: "weights", blob.TOKENIZER: "tokenizer", blob.LABELS: "labels"}
 
+_TEMPLATES = {
+    "{name}.h": "model.h.j2", "{name}.c": "model.c.j2", "{name}_blob.S": "blob.S.j2", "host/main.c": "main.c.j2",
+    "test/validate.c": "validate.c.j2", "test/cost.c": "cost.c.j2", "Makefile": "Makefile.j2",
+    "CMakeLists.txt": "CMakeLists.txt.j2"}
+"""Paths in the output folder, and the templates of what lies there."""
+
 _C_WORDS = frozenset(
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main".split())
@@ -94,11 +100,8 @@ def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts:
     context["runtime"] = model.runtime
     templates = jinja2.Environment(loader=jinja2.FileSystemLoader(data_dir("templates") / "model"), autoescape=False,
                                    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    files = {path: templates.get_template(template).render(m=context) for path, template in {
-        f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2", "test/validate.c": "validate.c.j2",
-        "test/cost.c": "cost.c.j2",
-        **{path: f"{path.split('/')[-1]}.j2" for path in ("host/main.c", "Makefile", "CMakeLists.txt", f"{name}_blob.S")
-           if (data_dir("templates") / "model" / f"{path.split('/')[-1]}.j2").is_file()}}.items()}
+    files = {path.format(name=name): templates.get_template(template).render(m=context)
+             for path, template in _TEMPLATES.items()}
     return Emitted(files, packed, model.arena_bytes, model.runtime,
                    tuple(call.node.outputs[0] for call in program.calls if call.symbol),
                    {_SECTIONS[number]: len(data) for number, data in sections.items()}, model.weight_bytes, model.entries)
@@ -196,7 +199,7 @@ class _Model:
         packed = [b"".join(struct.pack("<fi", q.scale, q.zero_point) for q in row if q) for row in quants]
         last = quants[1][0]
         assert last is not None
-        score = min(round(last.scale * 2**36), 2**62)
+        score = min(round(last.scale * 2**36), 2**46)  # the difference of two int16 times this fits 64 bits
         return [_Member(name, "slm_quant", len(row), data) for name, row, data in zip(("input", "output"), quants, packed, strict=True)
                 if row] + [_Member("score_multiplier", "int64_t", 0, struct.pack("<q", score))]
 
@@ -267,7 +270,7 @@ class _Model:
                          | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
                          | ({"slm_classify.h"} if self.classes else set()))
         last = self.graph.producers()[self.graph.outputs[0]]
-        self.structure = self._structure(body, inputs, outputs)
+        self.structure = self._structure(body, inputs)
         return {
             "name": self.name, "upper": self.name.upper(), "title": f"the model {self.name}", "arena_bytes": self.arena_bytes,
             "tokens": tokens, "fixed": self.fixed, "max_tokens": self.max_tokens, "vocabulary": vocabulary,
@@ -279,12 +282,19 @@ class _Model:
             "text_offset": self.text_offset, "scores_offset": self.scores_offset,
             "classify_arguments": ", ".join(["model", "ids", *(io["variable"] for io in inputs[1:]), "n", "scores"])}
 
-    def _structure(self, body: list[dict[str, Any]], inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> bytes:
-        """Hash of what code and blob must agree on: types and offsets of the weights, calls, sizes of inputs and outputs."""
+    def _structure(self, body: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> bytes:
+        """Hash of what code and blob must agree on: calls, the layout of the weights, shapes, and what the nodes do.
+
+        Shapes and attributes say what the layouts in params are, which kernels trust. A lut's function is in its table.
+        """
+        tensors = [self.graph.tensors[x] for x in self.numbers]
         facts = [[[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
-                 [[c["text"], c["declaration"]] for c in body], [[io["size"], io["limit"]] for io in inputs],
-                 [io["size"] for io in outputs], self.texts.tokenizer is not None, self.classes]
-        return hashlib.sha256(json.dumps([blob.FORMAT, *facts]).encode()).digest()[:16]
+                 [[c["text"], c["declaration"]] for c in body], [io["limit"] for io in inputs],
+                 [[t.shape, t.dtype, t.token_axis] for t in tensors],
+                 [[n.op, sorted((k, v) for k, v in n.attrs.items() if k != "function")] for n in self.graph.nodes],
+                 self.texts.tokenizer is not None, self.classes]
+        text = json.dumps([blob.FORMAT, *facts], default=lambda array: hashlib.sha256(array.tobytes()).hexdigest())
+        return hashlib.sha256(text.encode()).digest()[:16]
 
 
 def _member(const: str, value: Array, kernel: str) -> _Member:
