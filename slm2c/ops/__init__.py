@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from slm2c.ops import add, attention, concat, embedding, layernorm, linear, lut, mul, reduce, softmax, view
+from slm2c.ops import add, attention, concat, embedding, layernorm, linear, lut, matmul, mul, reduce, softmax, view
 from slm2c.ops.base import OpDef
 
 TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for module in (
@@ -16,6 +16,7 @@ TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for mod
     layernorm,
     linear,
     lut,
+    matmul,
     mul,
     reduce,
     softmax,

@@ -49,9 +49,14 @@ class Layout:
             axes.append((size, step))
         return Layout(tuple(axes), self.start)
 
-    def table(self) -> Array:
-        """The int32 fields of struct slm_layout; AssertionError where a walk needs more than MAX_AXES axes."""
-        axes = self.merged().axes or ((ONE, ZERO),)
+    def table(self, *, runs: bool = True) -> Array:
+        """The int32 fields of struct slm_layout, with runs of one element if not `runs`.
+
+        Raises AssertionError where a walk needs more than MAX_AXES axes.
+        """
+        axes = self.merged().axes
+        if not (runs and axes):
+            axes = (*axes, (ONE, ZERO))
         assert len(axes) <= MAX_AXES, f"{len(axes)} axes: insert a view before"
         flat = [len(axes), self.start.fixed, self.start.per_token]
         for size, step in axes + ((ONE, ZERO),) * (MAX_AXES - len(axes)):
@@ -72,18 +77,20 @@ def steps(lengths: Sequence[Extent]) -> list[Extent]:
     return found[: len(lengths)]
 
 
-def broadcast(tensor: Tensor, to: Tensor) -> Layout:
+def broadcast(tensor: Tensor, to: Tensor, *, inner: int = 0) -> Layout:
     """How `tensor` is read, as numpy broadcasts it, for each element of the dense tensor `to`.
 
+    With `inner`, where the blocks of its last `inner` axes start for each such block of `to`; those axes may differ.
     A constant keeps its full length along the token axis of `to`; its first n rows are read.
     """
-    missing = len(to.shape) - len(tensor.shape)
+    missing, outer = len(to.shape) - len(tensor.shape), len(to.shape) - inner
     lengths = sizes(tensor)
     own = [ZERO] * missing + [ZERO if x == ONE else s for x, s in zip(lengths, steps(lengths), strict=True)]
-    for i, length in enumerate((1,) * missing + tensor.shape):
+    for i, length in enumerate(((1,) * missing + tensor.shape)[:outer]):
         assert length in (1, to.shape[i]), f"{tensor.name} {tensor.shape} does not broadcast to {to.shape}"
-    assert tensor.token_axis is None or tensor.token_axis + missing == to.token_axis, "token axes differ"
-    return Layout(tuple(zip(sizes(to), own, strict=True)))
+    axis = None if tensor.token_axis is None else tensor.token_axis + missing
+    assert axis is None or axis >= outer or axis == to.token_axis, f"{tensor.name}: other tokens than {to.name}"
+    return Layout(tuple(zip(sizes(to), own, strict=True))[:outer])
 
 
 def factor(index: Array) -> tuple[int, Shape, Shape] | None:
