@@ -16,22 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__
+from slm2c import __version__, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Graph
+from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface
+from slm2c.quantize import run_int
 from slm2c.resources import data_dir
 from slm2c.serialize import load_graph, save_graph
 
 _KEPT_SAMPLES = 64
+_CHECK_SAMPLES = 8  # for `make check` in the folder, which needs no Python
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output folder, read again."""
+    """An output folder, read again. `outputs`: names and shapes in the ONNX file of the graphs' outputs, in their order."""
 
     folder: Path
     name: str
@@ -39,6 +41,7 @@ class Output:
     interface: Interface | None
     float_graph: Graph
     graph: Graph
+    outputs: Mapping[str, Shape]
     samples: tuple[Sample, ...]
     tokenizer: Path | None
     labels: tuple[str, ...] | None
@@ -59,9 +62,12 @@ def write(folder: Path, compiled: Compiled) -> None:
     save_graph(compiled.fused.graph, reference / "float")
     save_graph(compiled.quantized.graph, reference / "integer")
     _save_samples(compiled.samples[:_KEPT_SAMPLES], reference / "samples.npz")
+    validate.write_samples(folder / "test" / "samples.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])
+    _write_outputs(folder / "test" / "outputs.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])
     if compiled.tokenizer is not None:
         shutil.copyfile(compiled.tokenizer, reference / "tokenizer.json")
     facts = {"slm2c": __version__, "name": compiled.name, "board": asdict(compiled.board), "labels": compiled.labels,
+             "outputs": {port.name: port.shape for port in compiled.imported.outputs},
              "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface)}
     (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -76,11 +82,21 @@ def read(folder: Path) -> Output:
         board = board_from_table(facts["board"], str(folder / "slm2c.json"))
         return Output(folder, facts["name"], board, None if interface is None else Interface(
             tuple(interface["lookups"]), tuple(interface["masks"]), interface["pad_id"], interface["max_tokens"]),
-            load_graph(reference / "float"), load_graph(reference / "integer"), _load_samples(reference / "samples.npz"),
+            load_graph(reference / "float"), load_graph(reference / "integer"),
+            {name: tuple(shape) for name, shape in facts["outputs"].items()}, _load_samples(reference / "samples.npz"),
             tokenizer if tokenizer.is_file() else None, None if facts["labels"] is None else tuple(facts["labels"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CompileError(Problem(str(folder), "", f"is not the output of `slm2c build`: {error}",
                                    "name a folder that `slm2c build ... -o DIR` made")) from error
+
+
+def _write_outputs(path: Path, graph: Graph, samples: Sequence[Sample]) -> None:
+    """What templates/model/main.c.j2 has to write for these samples: each output of each, little-endian."""
+    with path.open("wb") as file:
+        for values in (run_int(graph, sample) for sample in samples):
+            for name in dict.fromkeys(graph.outputs):
+                dtype = np.dtype(DTYPES[graph.tensors[name].dtype]).newbyteorder("<")
+                file.write(values[name].astype(dtype).tobytes())
 
 
 def _save_samples(samples: Sequence[Sample], path: Path) -> None:
