@@ -166,7 +166,7 @@ class _Model:
         """Number of classes if the model has one int16 vector of scores, else 0."""
         outputs = set(self.graph.outputs)
         tensor = self.graph.tensors[self.graph.outputs[0]]
-        vector = len(outputs) == 1 and tensor.token_axis is None and tensor.size == tensor.shape[-1] > 1
+        vector = len(outputs) == 1 and tensor.token_axis is None and tensor.shape[-1:] == (tensor.size,) != (1,)
         return tensor.size if vector and tensor.dtype == "i16" and (self.texts.tokenizer or self.texts.labels) else 0
 
     def _weights(self) -> bytes:
@@ -299,8 +299,9 @@ class _Model:
 
 def _member(const: str, value: Array, kernel: str) -> _Member:
     suffix = re.sub(r"[^a-z0-9_]", "_", const.rsplit(".", 1)[-1])
-    if suffix == "params" or suffix in _STRUCTS:
-        return _Member(suffix, _STRUCTS.get(suffix, f"{kernel}_params"), 0, value.astype("<i4").tobytes())
+    struct_name = _STRUCTS.get(suffix, f"{kernel}_params" if suffix == "params" else "")
+    if struct_name and any(re.search(rf"\b{struct_name};", text) for text in _sources().values()):
+        return _Member(suffix, struct_name, 0, value.astype("<i4").tobytes())
     little = value.astype(value.dtype.newbyteorder("<"))
     ctype = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
              "uint32": "uint32_t"}[value.dtype.name]

@@ -48,6 +48,7 @@ def fuse(graph: Graph) -> Fused:
     graph = normalize(fuse_unary(graph))
     graph = finish(graph)
     graph = take_rows_early(drop_output_views(graph))
+    graph = drop_unused_inputs(graph)
     fixed_by = ""
     if interface is not None:
         graph = drop_masks(graph, interface)
@@ -78,6 +79,13 @@ def drop_output_views(graph: Graph) -> Graph:
     return prune(replace(graph, outputs=tuple(outputs)))
 
 
+def drop_unused_inputs(graph: Graph) -> Graph:
+    """Without inputs that nothing reads: what they were for has become constant."""
+    read = {x for node in graph.nodes for x in node.inputs}
+    return replace(graph, inputs=tuple(x for x in graph.inputs if x in read),
+                   tensors={k: v for k, v in graph.tensors.items() if k not in graph.inputs or k in read})
+
+
 def drop_masks(graph: Graph, interface: Interface) -> Graph:
     """Without the mask inputs, which n replaced, and with int32 ids; CompileError if a mask is still needed."""
     left = [node for node in graph.nodes for x in node.inputs if x in interface.masks]
@@ -89,9 +97,7 @@ def drop_masks(graph: Graph, interface: Interface) -> Graph:
     for name in interface.lookups:
         if name in tensors:
             tensors[name] = Tensor(name, (interface.max_tokens,), "i32")
-    unused = {x for x in keep if not any(x in n.inputs for n in graph.nodes)}
-    return replace(_flat_ids(replace(graph, inputs=tuple(x for x in keep if x not in unused), tensors=tensors), interface),
-                   name=graph.name)
+    return _flat_ids(replace(graph, inputs=keep, tensors=tensors), interface)
 
 
 def _flat_ids(graph: Graph, interface: Interface) -> Graph:

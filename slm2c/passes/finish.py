@@ -183,6 +183,17 @@ def _product(graph: Graph, edit: Edit, node: Node) -> str:
     return edit.add("mul", inputs, {}, shape, node.name)
 
 
+def _quotient(graph: Graph, edit: Edit, node: Node) -> str:
+    """x / y as x times a table of reciprocals."""
+    x, y = node.inputs
+    shape = graph.tensors[node.outputs[0]].shape
+    reciprocal = edit.add("lut", [y], {"fn": ("reciprocal", ("x",))}, graph.tensors[y].shape, node.name)
+    if x in graph.consts:
+        return edit.add("mul", [reciprocal, x], {}, shape, node.name)
+    inputs = [x, reciprocal] if graph.tensors[x].shape == shape else [reciprocal, x]
+    return edit.add("mul", inputs, {}, shape, node.name)
+
+
 def _reduction(graph: Graph, edit: Edit, node: Node) -> str:
     attrs = {"kind": node.op.removeprefix("reduce_"), "axes": tuple(node.attrs["axes"]), "keepdims": bool(node.attrs["keepdims"])}
     return edit.add("reduce", node.inputs, attrs, graph.tensors[node.outputs[0]].shape, node.name)
@@ -193,7 +204,7 @@ def _softmax(graph: Graph, edit: Edit, node: Node) -> str:
 
 
 _CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str]] = {
-    "add": _sum, "sub": _sum, "mul": _product, "softmax": _softmax,
+    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "softmax": _softmax,
     "reduce_sum": _reduction, "reduce_mean": _reduction, "reduce_max": _reduction, "reduce_min": _reduction}
 
 
