@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from slm2c.errors import printable
 from slm2c.packing import pack
 
-EFFORT = 60_000
+EFFORT = 50_000
 """Steps of search, where first fit leaves a gap to the lower bound: a tenth of a millisecond each."""
 
 
@@ -125,13 +126,13 @@ def check(buffers: Sequence[Buffer], plan: MemoryPlan) -> None:
     Raises AssertionError that names the buffers at fault. Compares every pair, shares nothing with
     the solver, and is no `assert`, so that `python -O` keeps it.
     """
-    names = [p.buffer.name for p in plan.placements]
+    asked, names = set(buffers), [p.buffer.name for p in plan.placements]
     for b in buffers:
         if names.count(b.name) != 1:
             raise AssertionError(f"buffer '{b.name}' is placed {names.count(b.name)} times")
     for i, p in enumerate(plan.placements):
         a, a_end = p.buffer, p.offset + p.buffer.size
-        if a not in buffers:
+        if a not in asked:
             raise AssertionError(f"buffer '{a.name}' is not one of those to place")
         if p.offset % a.alignment:
             raise AssertionError(f"buffer '{a.name}' at {p.offset} is not aligned to {a.alignment}")
@@ -143,8 +144,81 @@ def check(buffers: Sequence[Buffer], plan: MemoryPlan) -> None:
             in_time = max(a.first, b.first) <= min(a.last, b.last)
             in_space = max(p.offset, q.offset) < min(a_end, b_end)
             if in_time and in_space:
-                raise AssertionError(f"buffers '{b.name}' and '{a.name}' overlap: bytes [{q.offset}, {b_end}) in steps "
-                                     f"{b.first}..{b.last} and bytes [{p.offset}, {a_end}) in steps {a.first}..{a.last}")
+                raise AssertionError(f"buffers '{b.name}' and '{a.name}' overlap: "
+                                     f"bytes [{q.offset}, {b_end}) in steps {b.first}..{b.last} and "
+                                     f"bytes [{p.offset}, {a_end}) in steps {a.first}..{a.last}")
+
+
+# ---- text --------------------------------------------------------------------------------------------------------
+
+COLUMNS = 100  # nothing that `render` prints is wider
+ROWS = 24  # of the picture
+SYMBOLS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def render(plan: MemoryPlan) -> str:
+    """The plan as text: the totals, a line for each buffer in order of time, and a picture of addresses over steps."""
+    peak, gap = plan.peak, plan.gap_bytes
+    if gap == 0:
+        verdict = "gap 0: optimal"
+    else:
+        verdict = (f"gap {gap:,} bytes ({100 * gap / peak.bytes:.2f} %), "
+                   f"{'yet no smaller arena exists' if plan.optimal else 'perhaps not the smallest'}")
+    lines = [f"arena {plan.arena_bytes:,} bytes, lower bound {peak.bytes:,} (step {peak.step}), {verdict}"]
+    if plan.placements:
+        order = sorted(plan.placements, key=lambda p: (p.buffer.first, p.offset, p.buffer.name))
+        marks = {p.buffer.name: SYMBOLS[i % len(SYMBOLS)] for i, p in enumerate(order)}
+        lines += ["", *_table(order, marks, set(peak.buffers))]
+        if plan.arena_bytes:
+            lines += ["", *_picture(order, marks, plan)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(order: Sequence[Placement], marks: Mapping[str, str], at_peak: set[Buffer]) -> list[str]:
+    """One line a buffer: its mark in the picture, `*` if it lives at the peak, name, bytes, place, life."""
+    cells = [("bytes", "offset", "end", "steps")]
+    cells += [(f"{p.buffer.size:,}", f"{p.offset:,}", f"{p.end:,}", f"{p.buffer.first}-{p.buffer.last}") for p in order]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numbers = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
+    room = COLUMNS - len(numbers[0]) - len("a *   ")
+    names = ["buffer", *(_shortened(printable(p.buffer.name), room) for p in order)]
+    signs = ["   ", *(f"{marks[p.buffer.name]} {'*' if p.buffer in at_peak else ' '}" for p in order)]
+    width = max(map(len, names))
+    return [f"{sign} {name:<{width}}  {row}" for sign, name, row in zip(signs, names, numbers, strict=True)]
+
+
+def _picture(order: Sequence[Placement], marks: Mapping[str, str], plan: MemoryPlan) -> list[str]:
+    """Addresses upwards, steps to the right; a buffer covers at least one cell, the small ones lie on top."""
+    begin, steps = order[0].buffer.first, max(p.buffer.last for p in order) - order[0].buffer.first + 1
+    label = max(len(f"{plan.arena_bytes:,}"), len("step"))
+    room = COLUMNS - label - 3
+    width = steps * max(1, min(4, room // steps)) if steps <= room else room
+    height = min(ROWS, plan.arena_bytes)
+
+    def cells(low: int, high: int, extent: int, count: int) -> slice:
+        first = low * count // extent
+        return slice(first, max(first + 1, high * count // extent))
+
+    grid = [["."] * width for _ in range(height)]
+    for p in sorted(order, key=lambda p: -p.buffer.size * (p.buffer.last - p.buffer.first + 1)):
+        b = p.buffer
+        columns = cells(b.first - begin, b.last + 1 - begin, steps, width)
+        if b.size:
+            for row in grid[cells(p.offset, p.end, plan.arena_bytes, height)]:
+                row[columns] = marks[b.name] * len(row[columns])
+    ticks = [f"{plan.arena_bytes * row // height:,}" for row in range(height)]
+    lines = [f"{tick:>{label}} |{''.join(row)}|" for tick, row in zip(ticks, grid, strict=True)][::-1]
+    arrow = cells(plan.peak.step - begin, plan.peak.step + 1 - begin, steps, width).start
+    text = f"^ peak: step {plan.peak.step}"
+    text = " " * arrow + text if arrow + len(text) <= room else f"{text[2:]} ^".rjust(arrow + 1)
+    last = str(begin + steps - 1) if steps > 1 else ""
+    axis = str(begin).ljust(max(width - len(last), 1)) + last
+    return [*lines, f"{'step':>{label}}  {axis}".rstrip(), f"{'':>{label}}  {text}"]
+
+
+def _shortened(name: str, width: int) -> str:
+    """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
+    return name if len(name) <= width else f"{name[:width // 2]}…{name[len(name) - (width - width // 2 - 1):]}"
 
 
 def _round_up(x: int, alignment: int) -> int:

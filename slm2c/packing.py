@@ -24,8 +24,8 @@ import math
 import random
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ FAR = 1 << 48  # stands for "no bound"; beyond every offset, and far from overfl
 
 # Among the candidates for the next step: least bottom first, then these keys, see `_Problem.keys` and `_Search.choose`.
 # Each rule alone fails on some problems that another solves at once; these four share the work.
-RULES = (("pressure", "life", "area"), ("load", "block"), ("slack", "span"), ("span", "load"))
+RULES = (("pressure", "life", "area"), ("load", "block"), ("load", "span"), ("block", "load"))
 
 FIRST_LIMIT = 512  # steps for each rule in the first round; doubles from round to round
 NOISE = 0.03  # from the second round on, how often a rule's second choice is taken instead of its first
@@ -184,13 +184,11 @@ def _over_life(reduce: np.ufunc, per_section: Ints, spans: Ints) -> Ints:
     return reduce.reduceat(per_section, spans)[::2]
 
 
-@dataclass(frozen=True)
-class _State:
+class _State(NamedTuple):
     """A partial packing. Never changed in place: siblings share the arrays."""
 
     bottom: Ints  # [n] lowest offset on top of what is placed beneath
     bound: Ints  # [n] no offset can be lower; FAR once the buffer is placed
-    floor: Ints  # [s] least bound of the section's unplaced buffers
     lifted: Bools  # [n] an unplaced neighbour will lie beneath
     load: Ints  # [s + 1] and
     cuts: Ints  # [s - 1]: as in _Problem, of the unplaced buffers
@@ -204,7 +202,8 @@ def _fit(part: _Problem, capacity: int, effort: int) -> tuple[Ints | None, bool,
     """(offsets for a packing of at most `capacity` or None, whether None is a proof, steps used)."""
     used, limit, turn = 0, FIRST_LIMIT, 0
     while used < effort:
-        search = _Search(capacity, RULES[turn % len(RULES)], min(limit, effort - used), seed=turn)
+        noise = NOISE if turn >= len(RULES) else 0.0
+        search = _Search(capacity, RULES[turn % len(RULES)], min(limit, effort - used), noise, seed=turn)
         try:
             fits = search.run(part)
         except _OutOfSteps:
@@ -221,21 +220,20 @@ def _fit(part: _Problem, capacity: int, effort: int) -> tuple[Ints | None, bool,
 class _Search:
     """One depth-first search for a packing of at most `capacity`, which gives up after `limit` steps."""
 
-    def __init__(self, capacity: int, rule: tuple[str, ...], limit: int, seed: int) -> None:
+    def __init__(self, capacity: int, rule: tuple[str, ...], limit: int, noise: float, seed: int) -> None:
         self.capacity, self.rule, self.limit = capacity, rule, limit
+        self.noise, self.random = noise, random.Random(seed)
         self.steps = 0
-        self.noise = NOISE if seed >= len(RULES) else 0.0
-        self.random = random.Random(seed)
 
     def run(self, part: _Problem) -> bool:
         """Whether a packing exists; it is then in `self.offsets`. Raises _OutOfSteps."""
         n = len(part.size)
         self.offsets = np.zeros(n, np.int64)
-        zeros = np.zeros(n, np.int64)
-        return self.solve(part, _State(zeros, zeros, part.load[:-1], np.zeros(n, np.bool_), part.load, part.cuts), 0)
+        ground = np.zeros(n, np.int64)
+        return self.solve(part, _State(ground, ground, np.zeros(n, np.bool_), part.load, part.cuts), nesting=0)
 
     def solve(self, p: _Problem, root: _State, nesting: int) -> bool:
-        """Whether what `root` leaves unplaced can be placed."""
+        """Whether the buffers that `root` leaves unplaced can be placed."""
         if nesting > MAX_NESTING:
             raise _OutOfSteps
         stack = [root]
@@ -243,13 +241,13 @@ class _Search:
             state = self.tighten(p, stack.pop())
             if state is None:
                 continue
-            unplaced = np.flatnonzero(state.bound < FAR)
+            unplaced = (state.bound < FAR).nonzero()[0]
             if not unplaced.size:
                 return True
-            island = np.searchsorted(np.flatnonzero(state.cuts == 0), p.start[unplaced])
+            island = (state.cuts == 0).nonzero()[0].searchsorted(p.start[unplaced])
             if (island != island[0]).any():
-                parts = (unplaced[island == i] for i in np.unique(island))
-                if all(self.solve(*_restrict(p, state, ids), nesting + 1) for ids in parts):
+                groups = (unplaced[island == i] for i in np.unique(island))
+                if all(self.solve(*_restrict(p, state, ids), nesting + 1) for ids in groups):
                     return True
                 continue
             j = self.choose(p, state)
@@ -259,42 +257,38 @@ class _Search:
                 raise _OutOfSteps
             self.steps += 1
             self.offsets[p.ids[j]] = state.bottom[j]  # a later branch may overwrite it
-            lifted = state.lifted.copy()
-            lifted[j] = True
-            stack += [replace(state, lifted=lifted), _place(p, state, j)]
+            stack += [_lift(state, j), _place(p, state, j)]
         return False
 
     def tighten(self, p: _Problem, state: _State) -> _State | None:
-        """`state` with higher bounds and floors, or None if a section cannot hold what is left."""
+        """`state` with higher bounds, or None if a section cannot hold what is left."""
         bound = np.maximum(state.bound, state.bottom)
-        lifted = np.flatnonzero(state.lifted)
+        lifted = state.lifted.nonzero()[0]
         if lifted.size:
-            beneath = np.where(p.touch[lifted], bound + p.size, FAR).min(axis=1)
-            bound[lifted] = np.maximum(bound[lifted], _round_up(beneath, p.align[lifted]))
+            tops = np.where(p.touch[lifted], bound + p.size, FAR)
+            bound[lifted] = np.maximum(bound[lifted], _round_up(tops.min(axis=1), p.align[lifted]))
         floor = np.minimum.reduceat(bound[p.members], p.heads)
         load = state.load[:-1]
-        if (floor + load)[load > 0].max(initial=0) > self.capacity:
+        if ((floor + load > self.capacity) & (load > 0)).any():
             return None
-        return replace(state, bound=bound, floor=floor)
+        return state._replace(bound=bound)
 
     def choose(self, p: _Problem, state: _State) -> int | None:
         """The buffer to place on its bottom, or else to lift; None if nothing can come next."""
-        above = _over_life(np.maximum, state.load, p.spans)  # it and all that must lie above it, if it comes next
+        above = _over_life(np.maximum, state.load, p.spans)  # it, and what must then lie above it
         placed = state.bound >= FAR
-        able = ~placed & ~state.lifted & (state.bottom + above <= self.capacity) & ((p.twin < 0) | placed[p.twin])
-        candidates = np.flatnonzero(able)
+        able = ~(placed | state.lifted) & (state.bottom + above <= self.capacity) & ((p.twin < 0) | placed[p.twin])
+        candidates = able.nonzero()[0]
         if not candidates.size:
             return None
         keys = {"bottom": state.bottom, "load": -above, **p.keys}
-        if "slack" in self.rule:
-            slack = np.append(np.where(state.load[:-1] > 0, self.capacity - state.floor - state.load[:-1], FAR), FAR)
-            keys["slack"] = _over_life(np.minimum, slack, p.spans)
         best = self.first(candidates, keys)
         if self.noise and candidates.size > 1 and self.random.random() < self.noise:
             best = self.first(candidates[candidates != best], keys)
         return best
 
     def first(self, candidates: Ints, keys: dict[str, Ints]) -> int:
+        """The candidate that the rule puts first."""
         for key in ("bottom", *self.rule):
             value = keys[key][candidates]
             candidates = candidates[value == value.min()]
@@ -305,19 +299,26 @@ class _Search:
 
 def _place(p: _Problem, state: _State, j: int) -> _State:
     """`state` with buffer j on its bottom."""
-    sections, touch = slice(p.start[j], p.end[j]), p.touch[j]
+    touch = p.touch[j]
     bottom = np.where(touch, np.maximum(state.bottom, _round_up(state.bottom[j] + p.size[j], p.align)), state.bottom)
     bound, load, cuts = state.bound.copy(), state.load.copy(), state.cuts.copy()
     bound[j] = FAR
-    load[sections] -= p.size[j]
+    load[p.start[j]:p.end[j]] -= p.size[j]
     cuts[p.start[j]:p.end[j] - 1] -= 1
-    return _State(bottom, bound, state.floor, state.lifted & ~touch, load, cuts)
+    return _State(bottom, bound, state.lifted & ~touch, load, cuts)
+
+
+def _lift(state: _State, j: int) -> _State:
+    """`state` with buffer j above a neighbour that is yet to be placed."""
+    lifted = state.lifted.copy()
+    lifted[j] = True
+    return state._replace(lifted=lifted)
 
 
 def _restrict(p: _Problem, state: _State, ids: Ints) -> tuple[_Problem, _State]:
     """The problem of the unplaced buffers `ids` alone, which share no section with the others."""
     q = _problem(p.ids[ids], p.start[ids], p.end[ids] - 1, p.size[ids], p.align[ids], p.life[ids])
-    return q, _State(state.bottom[ids], state.bound[ids], q.load[:-1], state.lifted[ids], q.load, q.cuts)
+    return q, _State(state.bottom[ids], state.bound[ids], state.lifted[ids], q.load, q.cuts)
 
 
 def _round_up(x: Ints, alignment: Ints) -> Ints:
