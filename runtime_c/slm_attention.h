@@ -13,7 +13,7 @@ typedef struct {
     int32_t shift;        /**< left shift of that product before the multiplication, 0..30 */
     int32_t v_zero_point; /**< of v */
     int32_t scale;        /**< 0..2^31 - 1: of v in units of the output, */
-    int32_t scale_shift;  /**< 32..63: times 2^(scale_shift - 13) */
+    int32_t scale_shift;  /**< 32..63: times 2^(13 - scale_shift) */
     int32_t offset;       /**< 256 * zero point of the output + 128 */
 } slm_attention_params;
 

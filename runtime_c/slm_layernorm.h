@@ -31,7 +31,7 @@ typedef struct {
  * \param[in]  beta     [columns] in 1/256 of the output's unit (int16: in units), with zero point and rounding
  * \param[out] output   [rows][columns]; may be the input or the residual if that is as wide
  * \param[in]  rows     at least 1
- * \param[in]  columns  1..4096
+ * \param[in]  columns  1..16384
  */
 void slm_layernorm_s8(void *scratch, const slm_layernorm_params *params, const int8_t *input, const int8_t *residual,
                       const int16_t *gamma, const int32_t *beta, int8_t *output, uint32_t rows, uint32_t columns);

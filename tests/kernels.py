@@ -157,6 +157,7 @@ _FILLS: Mapping[str, Callable[[Array, Tensor, np.random.Generator], Array]] = {
     "lowest": lambda feed, t, rng: np.full_like(feed, _limits(t)[0]),
     "highest": lambda feed, t, rng: np.full_like(feed, _limits(t)[1]),
     "extremes": lambda feed, t, rng: rng.choice(_limits(t), feed.shape).astype(feed.dtype),
+    "nearly constant": lambda feed, t, rng: (rng.random(feed.shape) < 0.2).astype(feed.dtype) + feed.dtype.type(3),
     "random": lambda feed, t, rng: rng.integers(*_limits(t), feed.shape, dtype=feed.dtype, endpoint=True),
 }
 

@@ -40,8 +40,8 @@ PARAMS = (
     "scale_shift",
 )
 
-MAX_COLUMNS = 4096
-"""C beyond which D might leave 63 bits."""
+MAX_COLUMNS = 2**14
+"""Beyond, 2**15 * C, with which the mean is found, would leave 32 bits."""
 
 FRACTION = {"i8": 8, "i16": 0}
 """Fractional bits of y before the last rounding."""
@@ -204,8 +204,8 @@ def _cases(rng: np.random.Generator) -> list[Case]:
         (9, 128, True, True, 1e-12, 1.0),
         (3, 17, False, False, 1e-6, 1.0),
         (17, 33, True, False, 1e-6, 8.0),
-        (2, 4096, True, True, 1e-5, 1.0),
-        (2, 4096, False, False, 1.0, 1e-3),
+        (1, MAX_COLUMNS, True, True, 1e-5, 1.0),
+        (2, 513, False, False, 1.0, 1e-3),
     ]:
         name = f"{'layernorm' if centre else 'rmsnorm'}_{n}_{columns}{'_residual' if residual else ''}"
         node = Node(
