@@ -74,6 +74,7 @@ class Normalizer(Builder):
         self._const_names: dict[tuple[object, ...], str] = {}
         self._node_names: dict[tuple[object, ...], str] = {}
         self.made: dict[str, Node] = {}
+        self._flat: set[str] = set()
 
     def const(self, value: Array) -> str:
         key = (value.dtype.str, value.shape, value.tobytes())
@@ -130,9 +131,17 @@ class Normalizer(Builder):
             x = root
 
     def source(self, x: str) -> tuple[str, Array | None]:
-        """(root, index) of a value: itself and None unless a view without fill makes it."""
+        """(root, index) of a value: itself and None unless a view without fill makes it.
+
+        A graph input [1, rows, features] counts as a view of its rows, so that what is computed from it has two axes.
+        """
+        shape = self.shape(x)
+        if x in self.inputs and len(shape) == 3 and shape[0] == 1 and self.tensors[x].dtype == "f32":
+            flat = self.plain("view", [x], {"index": self.positions(x).reshape(shape[1:]), "fill": 0.0}, "")
+            self._flat.add(flat)
+            return flat, self.positions(x)
         node = self.made.get(x)
-        if node is None or node.op != "view" or node.attrs["index"].min(initial=0) < 0:
+        if x in self._flat or node is None or node.op != "view" or node.attrs["index"].min(initial=0) < 0:
             return x, None
         return node.inputs[0], node.attrs["index"]
 
