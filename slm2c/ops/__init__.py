@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from slm2c.ops import add, attention, concat, conv2d, embedding, layernorm, linear, lut, matmul, mul, reduce, softmax, view
+from slm2c.ops import add, attention, concat, conv2d, embedding, layernorm, linear, lut, matmul, mul, pool2d, reduce, softmax, view
 from slm2c.ops.base import OpDef
 
 TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for module in (
@@ -19,6 +19,7 @@ TABLE: Mapping[str, OpDef] = MappingProxyType({module.OP.name: module.OP for mod
     lut,
     matmul,
     mul,
+    pool2d,
     reduce,
     softmax,
     view,

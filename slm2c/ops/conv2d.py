@@ -12,6 +12,7 @@ Quantized as `linear` is; the padding is the input's zero point, that is to say 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +34,11 @@ def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
     return (*x.shape[:-3], *size, weight.shape[0])
 
 
-def _convolve(attrs: Mapping[str, object], x: Array, weight: Array) -> Array:
+def _convolve(attrs: Mapping[str, Any], x: Array, weight: Array) -> Array:
     """The sums [.., H', W', M], the padding 0."""
     image = np.moveaxis(x.reshape(1, *x.shape[-3:]), 3, 1)
     windows = {k: attrs[k] for k in ("strides", "pads", "dilations", "group")}
-    y = core.conv(image, np.moveaxis(weight, 3, 1), None, **windows)  # type: ignore[arg-type]
+    y = core.conv(image, np.moveaxis(weight, 3, 1), None, **windows)
     return np.moveaxis(y[0], 0, 2).reshape(*x.shape[:-3], *y.shape[2:], weight.shape[0])
 
 
