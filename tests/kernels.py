@@ -79,8 +79,8 @@ def _dequantize(values: Array, tensor: Tensor) -> Array:
     return values if tensor.quant is None else fixedpoint.dequantize(values, tensor.quant)
 
 
-def variants(op: OpDef, case: Case) -> Iterator[Variant]:
-    """The case in every choice of element types that the operator accepts."""
+def variants(op: OpDef, case: Case, stretch: Callable[[], float] = lambda: 1.0) -> Iterator[Variant]:
+    """The case in every choice of element types that the operator accepts, scales as calibrated times `stretch()`."""
     names = [x for x in activations(case.node, case.consts) if x]
     slots = [i for i, x in enumerate(case.node.inputs) if x in names]
     kinds = [
@@ -89,14 +89,14 @@ def variants(op: OpDef, case: Case) -> Iterator[Variant]:
     ]
     for dtypes in itertools.product(*kinds):
         for output in dtypes[:1] if op.same_quant else op.outputs:
-            yield _variant(op, case, dict(zip(names, dtypes, strict=True)), output)
+            yield _variant(op, case, dict(zip(names, dtypes, strict=True)), output, stretch)
 
 
-def _variant(op: OpDef, case: Case, dtypes: Mapping[str, str], output: str) -> Variant:
+def _variant(op: OpDef, case: Case, dtypes: Mapping[str, str], output: str, stretch: Callable[[], float]) -> Variant:
     node, out = case.node, case.node.outputs[0]
     symmetric = {node.inputs[i] for i in op.symmetric if i < len(node.inputs)}
     tensors = {
-        x: replace(case.tensors[x], dtype=dtype, quant=_calibrate(case.feeds[x], dtype, x in symmetric))
+        x: replace(case.tensors[x], dtype=dtype, quant=_calibrate(case.feeds[x], dtype, x in symmetric, stretch()))
         for x, dtype in dtypes.items()
     }
     quantized = {x: _quantize(case.feeds[x], tensors[x]) for x in dtypes}
@@ -107,7 +107,7 @@ def _variant(op: OpDef, case: Case, dtypes: Mapping[str, str], output: str) -> V
     elif op.fixed_quant is not None:
         quant = op.fixed_quant(node, output)
     else:
-        quant = _calibrate(real, output, False)
+        quant = _calibrate(real, output, False, stretch())
     tensors[out] = replace(case.tensors[out], dtype=output, quant=quant)
     assert op.infer(node, [case.tensors[x] if x else None for x in node.inputs]) == tensors[out].shape, node.name
     consts, attrs = op.quantize(node, {**case.tensors, **tensors}, case.consts)
@@ -117,15 +117,15 @@ def _variant(op: OpDef, case: Case, dtypes: Mapping[str, str], output: str) -> V
     return Variant(op, title, node, case.consts, integer, graph, quantized, op.lower(integer, graph))
 
 
-def _calibrate(values: Array, dtype: str, symmetric: bool) -> Quant | None:
-    """The Quant that covers `values`; symmetric for int16."""
+def _calibrate(values: Array, dtype: str, symmetric: bool, stretch: float) -> Quant | None:
+    """The Quant that covers `values`, symmetric for int16, its scale times `stretch`."""
     if dtype == "i32":
         return None
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     if symmetric or dtype == "i16":
-        return Quant(max(-low, high, 1e-6) / (127 if dtype == "i8" else 32767))
+        return Quant(max(-low, high, 1e-6) / (127 if dtype == "i8" else 32767) * stretch)
     scale = max(high - low, 1e-6) / 255
-    return Quant(scale, round(-128 - low / scale))
+    return Quant(scale * stretch, round(-128 - low / scale))
 
 
 def _quantize(values: Array, tensor: Tensor) -> Array:

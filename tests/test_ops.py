@@ -66,6 +66,23 @@ def test_c_equals_numpy(name: str, tmp_path: Path) -> None:
     check_c(tmp_path, trials_of(name), run_sanitized(tmp_path))
 
 
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"linear", "conv2d"}))
+def test_scales_that_do_not_fit_each_other_saturate(name: str, tmp_path: Path) -> None:
+    """As after a calibration on other data: every multiplier, shift and sum must still fit.
+
+    linear and conv2d refuse outputs that a single step of their sums would saturate.
+    """
+    rng = np.random.default_rng(SEED)
+    cases = [case for case in TABLE[name].cases(rng) if all(t.size < 5000 for t in case.tensors.values())]
+    trials = [
+        next(iter(kernels.trials(variant, rng)))
+        for _ in range(5)
+        for case in cases
+        for variant in kernels.variants(TABLE[name], case, lambda: 10 ** rng.uniform(-7, 7))
+    ]
+    check_c(tmp_path, trials, run_sanitized(tmp_path))
+
+
 def test_c_equals_numpy_with_clang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not shutil.which("clang"):
         skip_or_fail("clang not found; `make tools` installs it")
