@@ -79,6 +79,14 @@ def is_identifier(name: str) -> bool:
     return bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _C_WORDS
 
 
+def class_count(graph: Graph) -> int:
+    """Number of classes if the integer graph has one vector of int16 scores, else 0."""
+    outputs = set(graph.outputs)
+    tensor = graph.tensors[graph.outputs[0]]
+    vector = len(outputs) == 1 and tensor.token_axis is None and tensor.shape[-1:] == (tensor.size,) != (1,)
+    return tensor.size if vector and tensor.dtype == "i16" else 0
+
+
 def comment_text(text: str) -> str:
     """`text` fit for a C comment: printable ASCII that can neither end the comment nor start a trigraph or a splice."""
     safe = "".join(c if c in string.printable and c not in "\r\n\t\v\f\\?" else "_" for c in text)
@@ -130,7 +138,7 @@ class _Model:
         self.weight_bytes: dict[str, int] = {}
         self.weights_bytes = self._weights()
         self.text_offset = blob.pad(plan.arena_bytes)
-        self.classes = self._classes()
+        self.classes = class_count(self.graph) if texts.tokenizer is not None or texts.labels else 0
         lookups = len(interface.lookups) if interface else 0
         self.scores_offset = self.text_offset + blob.pad(4 * self.max_tokens * lookups)
         self.arena_bytes = max(ALIGNMENT, self.text_offset)
@@ -161,13 +169,6 @@ class _Model:
         found |= {x: ("input" if len(others) == 1 else f"input_{i}") for i, x in enumerate(others)}
         outputs = list(dict.fromkeys(self.graph.outputs))
         return found | {x: ("output" if len(outputs) == 1 else f"output_{i}") for i, x in enumerate(outputs)}
-
-    def _classes(self) -> int:
-        """Number of classes if the model has one int16 vector of scores, else 0."""
-        outputs = set(self.graph.outputs)
-        tensor = self.graph.tensors[self.graph.outputs[0]]
-        vector = len(outputs) == 1 and tensor.token_axis is None and tensor.shape[-1:] == (tensor.size,) != (1,)
-        return tensor.size if vector and tensor.dtype == "i16" and (self.texts.tokenizer or self.texts.labels) else 0
 
     def _weights(self) -> bytes:
         """Fill `groups` and `members`; return the section's bytes, which have the layout of the C struct."""

@@ -213,9 +213,11 @@ def build_firmware(
     return Firmware(output, link_map, objects)
 
 
-def run_host(exe: Path, args: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 60.0) -> RunResult:
-    """Run a program that `build_host` made; ToolError if it takes longer than `timeout` seconds."""
-    return _run([str(exe.absolute()), *args], cwd, timeout)
+def run_host(
+    exe: Path, args: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 60.0, stdin: bytes = b""
+) -> RunResult:
+    """Run a program that `build_host` made on `stdin`; ToolError if it takes longer than `timeout` seconds."""
+    return _run([str(exe.absolute()), *args], cwd, timeout, stdin)
 
 
 def run_qemu(
@@ -287,17 +289,17 @@ def _expect_success(command: Sequence[str], child: subprocess.Popen[bytes]) -> s
     return output
 
 
-def _run(command: Sequence[str], cwd: Path | None, timeout: float) -> RunResult:
+def _run(command: Sequence[str], cwd: Path | None, timeout: float, stdin: bytes = b"") -> RunResult:
     start = time.monotonic()
     with _child(command, cwd) as child:
-        output = _output(command, child, timeout)
+        output = _output(command, child, timeout, stdin)
     return RunResult(child.returncode, output, time.monotonic() - start)
 
 
-def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: float) -> str:
+def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: float, stdin: bytes = b"") -> str:
     """What `child` prints until it ends."""
     try:
-        return child.communicate(timeout=timeout)[0].decode("utf-8", "replace")
+        return child.communicate(stdin, timeout=timeout)[0].decode("utf-8", "replace")
     except subprocess.TimeoutExpired as late:
         printed = (late.output or b"").decode("utf-8", "replace")
         fact = f"{Path(command[0]).name} did not end within {timeout:g} s"
@@ -310,7 +312,7 @@ def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subproce
     child = subprocess.Popen(
         command,
         cwd=cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -321,5 +323,6 @@ def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subproce
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
-        assert child.stdout is not None
-        child.stdout.close()
+        for stream in (child.stdin, child.stdout):
+            assert stream is not None
+            stream.close()
