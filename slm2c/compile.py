@@ -70,7 +70,7 @@ class Compiled:
 
 def compile_model(model: Path, board: Board, options: Options, progress: Progress = lambda *_: None) -> Compiled:
     """Run all stages. Raises CompileError for anything about the inputs that prevents a build."""
-    files = _model_files(model, options)
+    files = model_files(model, options)
     name = _model_name(model, options.name)
     progress("import", 0, 1)
     imported = importer.load(model, options.shapes or None)
@@ -124,13 +124,15 @@ def _quantize(fused: Fused, observed: Mapping[str, Observed], chosen: Sequence[S
 
 
 @dataclass(frozen=True)
-class _Files:
+class Files:
+    """What stands beside a model; None where there is nothing."""
+
     tokenizer: Path | None
     labels: Path | None
     calibration: Path | None
 
 
-def _model_files(model: Path, options: Options) -> _Files:
+def model_files(model: Path, options: Options) -> Files:
     """The files beside the model: options first, then what an exported folder holds."""
     folder = model if model.is_dir() else None
 
@@ -139,7 +141,7 @@ def _model_files(model: Path, options: Options) -> _Files:
             return given
         return next((folder / n for n in names if (folder / n).is_file()), None)
 
-    return _Files(beside(options.tokenizer, "tokenizer.json"), beside(options.labels, "labels.json", "config.json"),
+    return Files(beside(options.tokenizer, "tokenizer.json"), beside(options.labels, "labels.json", "config.json"),
                   beside(options.calibration, "calib.npz", "calib.csv", "calib.txt"))
 
 

@@ -7,6 +7,7 @@ how many that are.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
 from slm2c.fixedpoint import dequantize
-from slm2c.ir import Array, Graph, Quant
+from slm2c.ir import Array, Graph, Quant, Shape
 from slm2c.passes import Interface
 from slm2c.tokenizer import Tokenizer
 
@@ -63,6 +64,25 @@ def read_arrays(path: Path, graph: Graph, interface: Interface | None) -> list[S
     except (OSError, ValueError) as error:
         raise CompileError(Problem(str(path), "", f"is not an .npz file of arrays: {error}")) from error
     return from_arrays(arrays, graph, interface, str(path))
+
+
+def write_arrays(path: Path, found: Sequence[Mapping[str, Array]]) -> dict[str, Shape]:
+    """Write outputs, one mapping a sample, to an .npz of out/<name>; the first axis counts samples and replaces a batch of 1.
+
+    Returns the shapes by name. Raises CompileError if the file cannot be written; a file that is there stays whole.
+    """
+    join = {name: np.concatenate if value.shape[:1] == (1,) else np.stack for name, value in found[0].items()}
+    arrays = {name: np.asarray(join[name]([sample[name] for sample in found])) for name in found[0]}
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **{f"out/{name}": value for name, value in arrays.items()})  # type: ignore[arg-type]
+        os.replace(part, path)
+    except OSError as error:
+        raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return {name: value.shape for name, value in arrays.items()}
 
 
 def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface | None, source: str) -> list[Sample]:

@@ -7,17 +7,23 @@ The C is built with a hook after every kernel call; what it stored is written to
 from __future__ import annotations
 
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slm2c import fixedpoint, toolchain
-from slm2c.board import Board
+from slm2c import fixedpoint, samples, toolchain
+from slm2c.board import Board, emulated, load_board
 from slm2c.calibrate import Sample
+from slm2c.errors import CompileError, Problem
 from slm2c.ir import DTYPES, Array, Graph
 from slm2c.quantize import run_int
+
+if TYPE_CHECKING:
+    from slm2c.output import Output
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,58 @@ class Rung:
     tensors: int
     mismatches: int
     first: Difference | None
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All rungs that were climbed, and why others were left out."""
+
+    rungs: tuple[Rung, ...]
+    skipped: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs."""
+        return all(rung.mismatches == 0 for rung in self.rungs)
+
+
+def ladder(output: Output, on: Sequence[str], boards: Sequence[str], count: int,
+           progress: Callable[[str, int, int], None] = lambda *_: None) -> Ladder:
+    """Climb the rungs `on`, of host, sanitize and qemu, with `count` samples; qemu for each of `boards`.
+
+    Without `on`: host, and qemu where its tools are. Without `boards`: the one that the build is for. Raises CompileError
+    for want of a tool, or for a board that no emulator has.
+    """
+    skipped: dict[str, str] = {}
+    targets = [_emulated(board) for board in ([load_board(name) for name in boards] or [output.board])]
+    if not on:
+        on = ("host", "qemu")
+        try:
+            toolchain.cross_cc(), toolchain.qemu()
+        except CompileError as error:
+            on, skipped["qemu"] = ("host",), str(error)
+    chosen, graph, rungs = choose_samples(output, count), output.graph, list[Rung]()
+    for name in dict.fromkeys(on):
+        for board in targets if name == "qemu" else [None]:
+            progress(f"validate on {name}", 0, 1)
+            with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
+                rungs.append(
+                    host_rung(output.folder, output.name, graph, chosen, Path(work), sanitize=name == "sanitize")
+                    if board is None else qemu_rung(output.folder, output.name, graph, chosen, Path(work), board))
+    return Ladder(tuple(rungs), skipped)
+
+
+def _emulated(board: Board) -> Board:
+    found = emulated(board)
+    if found is None:
+        raise CompileError(Problem(board.name, "", "no emulator runs this board", "choose one that is emulated: slm2c boards"))
+    return found
+
+
+def choose_samples(output: Output, count: int) -> list[Sample]:
+    """`count` samples: evenly from those that the build kept, the last two random ones of the least and the most tokens."""
+    kept = output.samples[:: max(1, -(-len(output.samples) // max(1, count - 2)))][: max(0, count - 2)]
+    return [*kept, *samples.synthetic(output.float_graph, output.interface, count - len(kept))]
 
 
 def host_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, *, sanitize: bool = False) -> Rung:

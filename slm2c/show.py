@@ -1,0 +1,94 @@
+"""show: what commands found, as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from slm2c.board import Board
+from slm2c.errors import printable
+from slm2c.evaluate import Answer, Evaluation
+from slm2c.text import table
+from slm2c.validate import Ladder
+
+_WORST = 10  # disagreements that are shown
+
+
+def ladder(found: Ladder) -> str:
+    """The rungs of a validation, the first difference of each that has one, and what was left out."""
+    rows = [
+        ("equal" if r.mismatches == 0 else "DIFFERS", r.name, r.samples, r.tensors, r.mismatches) for r in found.rungs
+    ]
+    lines = [table(rows, "llrrr", ("", "C on", "samples", "tensors", "mismatches"))]
+    for rung in found.rungs:
+        if (d := rung.first) is not None:
+            where = f"sample {d.sample}, {d.op} '{printable(d.node)}', tensor {printable(d.tensor)}{list(d.index)}"
+            lines.append(f"  {rung.name}, first difference: {where}: expected {d.expected}, got {d.got}")
+    lines += [f"  {name} was left out: {reason}" for name, reason in found.skipped.items()]
+    return "\n".join(lines)
+
+
+def evaluation(found: Evaluation) -> str:
+    """Accuracies, agreement, and the disagreements of which the float model is surest."""
+    rows = [
+        ("texts", f"{found.n:,}"),
+        ("accuracy of the C", f"{found.accuracy_c:.2%}"),
+        ("accuracy in float", f"{found.accuracy_float:.2%}"),
+        ("agreement", f"{found.agreement:.2%}"),
+    ]
+    worst = [
+        (d.text, d.expected, f"{d.float_label} {d.float_score:.2f}", f"{d.c_label} {d.c_score:.2f}")
+        for d in found.worst[:_WORST]
+    ]
+    if not worst:
+        return table(rows, "lr")
+    shown = f"{len(found.worst)} disagreements" + (f", the {_WORST} worst" if len(found.worst) > _WORST else "")
+    return f"{table(rows, 'lr')}\n\n{shown}:\n{table(worst, '****', ('text', 'expected', 'float', 'C'))}"
+
+
+def answers(texts: Sequence[str], found: Sequence[Answer]) -> str:
+    """Text, label and score."""
+    return table([(t, a.label, f"{a.score:.2f}") for t, a in zip(texts, found, strict=True)], "*lr")
+
+
+def boards(found: Sequence[Board]) -> str:
+    """A line a board."""
+    rows = [
+        (b.name, b.cpu, _mhz(b), f"{b.flash_bytes // 1024:,} KB", f"{b.ram_bytes // 1024:,} KB", _emulator(b))
+        for b in found
+    ]
+    return table(rows, "llrrrl", ("board", "core", "clock", "flash", "RAM", "emulated"))
+
+
+def board(found: Board) -> str:
+    """All facts of one board."""
+    users: dict[str, list[str]] = {}
+    for what, region in asdict(found.placement).items():
+        users.setdefault(region, []).append(what)
+    has = found.features
+    facts = [
+        ("core", f"{found.cpu} at {_mhz(found)}"),
+        ("features", f"DSP {'yes' if has.dsp else 'no'}, MVE {'yes' if has.mve else 'no'}, FPU {has.fpu}"),
+        ("flags", " ".join(found.flags)),
+        ("stack", f"{found.stack_size:,} bytes"),
+        ("emulated", _emulator(found)),
+    ]
+    memory = [(r.name, r.kind, f"{r.origin:#010x}", r.size, ", ".join(users.get(r.name, []))) for r in found.memory]
+    regions = table(memory, "lllrl", ("memory", "kind", "origin", "bytes", "holds"))
+    return f"{found.name}: {printable(found.description)}\n\n{table(facts, 'l*')}\n\n{regions}"
+
+
+def _mhz(found: Board) -> str:
+    return f"{found.clock_hz / 1_000_000:g} MHz"
+
+
+def _emulator(found: Board) -> str:
+    if found.emulator:
+        return f"QEMU {found.emulator.machine}"
+    return f"as {found.emulated_by}" if found.emulated_by else "no"
+
+
+def written(path: Path, shapes: Mapping[str, Sequence[int]]) -> str:
+    """The arrays that `run` wrote."""
+    return f"{table([(name, list(shape)) for name, shape in shapes.items()], 'll')}\nwrote {printable(str(path))}"
