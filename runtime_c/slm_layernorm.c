@@ -23,10 +23,12 @@ static row_norm measure(const int16_t *v, uint32_t columns, const slm_layernorm_
 {
     int32_t sum = 0;
     int64_t squares = 0;
-    for (uint32_t c = 0; c < columns; c++) {
-        sum += v[c];
-        squares += (int32_t)v[c] * v[c];
-    }
+    uint32_t left = columns;
+    do {
+        sum += *v;
+        squares += (int32_t)*v * *v;
+        v++;
+    } while (--left != 0u);
     sum *= p->centre;
     int32_t count = (int32_t)columns;
     uint64_t d = (uint64_t)(count * squares - (int64_t)sum * sum);
