@@ -191,7 +191,7 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
 
     facts = inspection.inspect(model, shapes)
     _show(facts, lambda: inspection.render(facts))
-    return EXIT_FAILED if facts["problems"] else 0
+    return EXIT_FAILED if "error" in facts else 0
 
 
 @cli.command(epilog="Example: slm2c build student/ -o out --board generic-m7-512k-4m --calib sentences.txt")

@@ -36,7 +36,7 @@ def run(out: Path, progress: Progress = lambda *_: None) -> dict[str, Any]:
     ]
     progress("emulate", 0, 1)
     try:
-        counted = measure.count(out, built.name, built.board, texts)
+        counted = measure.runs(out, built.name, built.board, texts)
     except CompileError as error:
         return {"output": str(out), "commands": commands, "report": report, "instructions": {"reason": str(error)}}
     for text, answer, row in zip(texts, answers, counted, strict=True):

@@ -24,8 +24,8 @@ _BASIS = "scheduled and laid out without calibration, which may make some tensor
 def inspect(model: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """Facts of an .onnx file or an exported folder, as `--json` prints them.
 
-    `problems` lists everything that prevents a build; what needs a supported model is null then. Raises CompileError
-    where there is no graph to speak of.
+    `error`, in the form of every command's errors, is there if something prevents a build, and lists all of it; what
+    needs a supported model is null then. Raises CompileError where there is no graph to speak of.
     """
     imported = importer.load(model, shapes or None)
     problems = list(imported.problems)
@@ -54,9 +54,9 @@ def inspect(model: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
         "operators": None if fused is None else dict(sorted(Counter(n.op for n in fused.graph.nodes).items())),
         **_work(fused),
         "warnings": [str(warning) for warning in imported.warnings],
-        "problems": CompileError(problems).to_json()["nodes"] if problems else [],
         "estimate": None if lowered is None else _estimate(lowered),
         "boards": None if lowered is None else [_fit(name, lowered) for name in list_boards()],
+        **({"error": CompileError(problems).to_json()} if problems else {}),
     }
 
 
@@ -120,8 +120,8 @@ def render(facts: Mapping[str, Any]) -> str:
     parts += [title(f"operators: {sum(facts['onnx_operators'].values())} in the file"), _flow(before)]
     if facts["operators"] is not None:
         parts += [title(f"operators: {sum(facts['operators'].values())} after fusion"), _flow(after)]
-    if facts["problems"]:
-        problems = [Problem(p["node"], p["op"], p["reason"], p["remedy"]) for p in facts["problems"]]
+    if "error" in facts:
+        problems = [Problem(**p) for p in facts["error"]["nodes"]]
         parts += [title(f"not supported: {len(problems)}"), "\n".join(f"  {problem}" for problem in problems)]
     if facts["estimate"] is not None:
         estimate = facts["estimate"]

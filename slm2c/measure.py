@@ -32,12 +32,16 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Counted:
-    """What an emulated core answered to a text: class, score from 0 to 1, and instructions from text to label."""
+class Run:
+    """What a run took on an emulated core: instructions, from text to label where there is text, and bytes of stack.
 
-    index: int
-    score: float
+    index, score: the class that was answered and its probability, of a text model
+    """
+
     instructions: int
+    stack: int
+    index: int = 0
+    score: float = 0.0
 
 
 def footprint(folder: Path, name: str, board: Board, entries: Sequence[str]) -> Footprint:
@@ -62,10 +66,11 @@ def footprint(folder: Path, name: str, board: Board, entries: Sequence[str]) -> 
         )
 
 
-def count(folder: Path, name: str, board: Board, texts: Sequence[str]) -> list[Counted]:
-    """Classify `texts` with the C of a text model in QEMU, as `board`, which must have an emulator.
+def runs(folder: Path, name: str, board: Board, texts: Sequence[str] = ()) -> list[Run]:
+    """Run the C of the output `folder` in QEMU, as `board`, which must have an emulator.
 
-    Raises CompileError without cross compiler or QEMU.
+    A text model classifies each of `texts`; any other runs once at its full length. Raises CompileError without cross
+    compiler or QEMU.
     """
     lines = "".join(text.replace("\n", " ") + "\n" for text in texts).encode()
     assert len(lines) <= _TEXTS_BYTES, f"{len(lines)} bytes of text"
@@ -76,8 +81,8 @@ def count(folder: Path, name: str, board: Board, texts: Sequence[str]) -> list[C
         if result.exit_code != 0:
             raise toolchain.ToolError(f"test/cost.c ended with code {result.exit_code}", [board.name], result.output)
     rows = [[int(word) for word in line.split()] for line in result.output.splitlines()]
-    assert len(rows) == len(texts), result.output
-    return [Counted(index, score / 32768, instructions) for index, score, instructions in rows]
+    assert len(rows) == max(1, len(texts)), result.output
+    return [Run(row[0], row[1], *((row[2], row[3] / 32768) if texts else ())) for row in rows]
 
 
 def _build(folder: Path, name: str, board: Board, work: Path) -> Firmware:
