@@ -168,10 +168,11 @@ def _flash_remedies(lowered: Lowered, over: int) -> Iterator[_Remedy]:
             yield _Remedy(over, f"a vocabulary of at most {fits:,} instead of {rows:,} entries saves {over:,} bytes")
         else:
             yield _Remedy(int(rows * entry), f"a smaller vocabulary saves about {entry:,.0f} bytes an entry")
-    layers = sum(node.op == "attention" for node in graph.nodes)
-    if layers > 1:
-        each = (emitted.sections["weights"] - tables) // layers
-        yield _Remedy(each, f"each of the {layers} layers less saves about {each:,} bytes")
+    layers = [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
+    if len(layers) > 1:
+        between = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes[layers[0] : layers[-1]])
+        each = between // (len(layers) - 1)
+        yield _Remedy(each, f"each of the {len(layers)} layers less saves about {each:,} bytes")
 
 
 def _other_board(lowered: Lowered, code: int) -> Iterator[_Remedy]:
