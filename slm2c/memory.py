@@ -83,9 +83,9 @@ class MemoryPlan:
 
 
 def lower_bound(buffers: Sequence[Buffer]) -> Peak:
-    """The step whose live buffers add up to the most bytes, each rounded up to the least alignment of all."""
-    granule = min((b.alignment for b in buffers), default=1)
+    """The step whose live buffers add up to the most bytes, each rounded up to the least alignment."""
     used = [b for b in buffers if b.size]
+    granule = _granule(used)
     change: dict[int, int] = {}
     for b in used:
         change[b.first] = change.get(b.first, 0) + _round_up(b.size, granule)
@@ -115,9 +115,13 @@ def plan(buffers: Sequence[Buffer], *, capacity: int | None = None, effort: int 
         offsets |= {b.name: offset for b, offset in zip(used, packing.offsets, strict=True)}
         proved, steps = packing.proved, packing.steps
     placements = tuple(Placement(b, offsets[b.name]) for b in buffers)
-    granule = min((b.alignment for b in buffers), default=1)
-    arena = _round_up(max((p.end for p in placements), default=0), granule)
+    arena = _round_up(max((p.end for p in placements), default=0), _granule(used))
     return MemoryPlan(placements, arena, peak, proved or arena == peak.bytes, steps)
+
+
+def _granule(used: Sequence[Buffer]) -> int:
+    """Every offset is a multiple of it: the least alignment of the buffers that need room."""
+    return min((b.alignment for b in used), default=1)
 
 
 def check(buffers: Sequence[Buffer], plan: MemoryPlan) -> None:
@@ -160,11 +164,14 @@ def render(plan: MemoryPlan) -> str:
     """The plan as text: the totals, a line for each buffer in order of time, and a picture of addresses over steps."""
     peak, gap = plan.peak, plan.gap_bytes
     if gap == 0:
-        verdict = "gap 0: optimal"
+        verdict = ": optimal"
     else:
-        verdict = (f"gap {gap:,} bytes ({100 * gap / peak.bytes:.2f} %), "
-                   f"{'yet no smaller arena exists' if plan.optimal else 'perhaps not the smallest'}")
-    lines = [f"arena {plan.arena_bytes:,} bytes, lower bound {peak.bytes:,} (step {peak.step}), {verdict}"]
+        verdict = (f" ({100 * gap / peak.bytes:.2f} %): "
+                   f"{'yet no smaller arena exists' if plan.optimal else 'a smaller arena may exist'}")
+    width = len(f"{plan.arena_bytes:,}")
+    lines = [f"arena        {plan.arena_bytes:{width},} bytes",
+             f"lower bound  {peak.bytes:{width},} bytes, all live at step {peak.step}",
+             f"gap          {gap:{width},} bytes{verdict}"]
     if plan.placements:
         order = sorted(plan.placements, key=lambda p: (p.buffer.first, p.offset, p.buffer.name))
         marks = {p.buffer.name: SYMBOLS[i % len(SYMBOLS)] for i, p in enumerate(order)}
@@ -196,8 +203,8 @@ def _picture(order: Sequence[Placement], marks: Mapping[str, str], plan: MemoryP
     height = min(ROWS, plan.arena_bytes)
 
     def cells(low: int, high: int, extent: int, count: int) -> slice:
-        first = low * count // extent
-        return slice(first, max(first + 1, high * count // extent))
+        first = min(round(low * count / extent), count - 1)
+        return slice(first, max(first + 1, round(high * count / extent)))
 
     grid = [["."] * width for _ in range(height)]
     for p in sorted(order, key=lambda p: -p.buffer.size * (p.buffer.last - p.buffer.first + 1)):
