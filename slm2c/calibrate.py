@@ -1,7 +1,8 @@
 """calibrate: run the float graph on samples and judge the range that each tensor needs.
 
-Three methods, all on the values that were seen: the extremes (min-max), a percentile that drops outliers, and the clipping
-that has the least mean square error after quantization (Banner et al., arXiv 1810.05723, by search instead of a model).
+Three methods, all on the values that were seen: the extremes (min-max), a percentile that drops outliers, and the
+clipping that has the least mean square error after quantization (Banner et al., arXiv 1810.05723, by search instead
+of a model).
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Observed:
     row_rms: float
 
 
-def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None
-            ) -> dict[str, Observed]:
+def observe(
+    graph: Graph, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Observed]:
     """Float statistics of every computed tensor and float input over all samples.
 
     Raises AssertionError if a value is not finite: the importer refuses weights that are not.
@@ -46,7 +48,9 @@ def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, in
     names = [x for x in graph.inputs if graph.tensors[x].dtype == "f32"] + [n.outputs[0] for n in graph.nodes]
     low, high = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
     kept: dict[str, list[Array]] = {name: [] for name in names}
-    powers: dict[str, Array] = {name: np.zeros((2, _row_count(graph.tensors[name]))) for name in names}  # sum, count by row
+    powers: dict[str, Array] = {
+        name: np.zeros((2, _row_count(graph.tensors[name]))) for name in names
+    }  # sum, count by row
     for done, sample in enumerate(samples):
         progress(done, len(samples))
         values = interpret.run_fused(graph, sample)
@@ -54,14 +58,21 @@ def observe(graph: Graph, samples: Sequence[Sample], progress: Callable[[int, in
             flat = values[name].ravel()
             low[name], high[name] = min(low[name], float(flat.min())), max(high[name], float(flat.max()))
             step = max(1, flat.size * len(samples) // _KEPT)
-            kept[name].append(flat[done % step::step].astype(np.float32))
+            kept[name].append(flat[done % step :: step].astype(np.float32))
             power = np.square(np.atleast_1d(values[name]).astype(np.float64)).mean(axis=-1).ravel()
             powers[name][:, : power.size] += power, np.ones_like(power)
     progress(len(samples), len(samples))
     for name in names:
         assert np.isfinite(low[name]) and np.isfinite(high[name]), f"{name} is not finite on the calibration data"
-    return {name: Observed(low[name], high[name], np.concatenate(kept[name]),
-                           float(np.sqrt((powers[name][0] / np.maximum(powers[name][1], 1)).min()))) for name in names}
+    return {
+        name: Observed(
+            low[name],
+            high[name],
+            np.concatenate(kept[name]),
+            float(np.sqrt((powers[name][0] / np.maximum(powers[name][1], 1)).min())),
+        )
+        for name in names
+    }
 
 
 def _row_count(tensor: Tensor) -> int:

@@ -58,31 +58,67 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 ELEMENTWISE: Mapping[str, Callable[..., Array]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _divide,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": _divide,
     "pow": lambda a, b: np.power(a, b).astype(a.dtype),
-    "max": np.maximum, "min": np.minimum, "mod": np.mod, "fmod": np.fmod,
-    "equal": np.equal, "less": np.less, "less_equal": np.less_equal, "greater": np.greater,
-    "greater_equal": np.greater_equal, "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor,
+    "max": np.maximum,
+    "min": np.minimum,
+    "mod": np.mod,
+    "fmod": np.fmod,
+    "equal": np.equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
     "where": np.where,
-    "not": np.logical_not, "neg": np.negative, "abs": np.abs, "sign": np.sign, "floor": np.floor, "ceil": np.ceil,
-    "round": np.rint, "isnan": np.isnan, "isinf": np.isinf,
-    "sqrt": np.sqrt, "reciprocal": np.reciprocal, "exp": np.exp, "log": np.log, "sin": np.sin, "cos": np.cos,
-    "erf": erf, "tanh": np.tanh, "sigmoid": _sigmoid, "relu": lambda x: np.maximum(x, 0),
-    "gelu": _gelu, "softplus": lambda x: np.logaddexp(0, x), "softsign": lambda x: x / (1 + abs(x)),
+    "not": np.logical_not,
+    "neg": np.negative,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "sqrt": np.sqrt,
+    "reciprocal": np.reciprocal,
+    "exp": np.exp,
+    "log": np.log,
+    "sin": np.sin,
+    "cos": np.cos,
+    "erf": erf,
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": _gelu,
+    "softplus": lambda x: np.logaddexp(0, x),
+    "softsign": lambda x: x / (1 + abs(x)),
     "leaky_relu": lambda x, alpha: np.where(x < 0, np.float32(alpha) * x, x),
     "elu": lambda x, alpha: np.where(x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x),
-    "selu": lambda x, alpha, gamma: np.float32(gamma) * np.where(
-        x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x),
+    "selu": lambda x, alpha, gamma: (
+        np.float32(gamma) * np.where(x < 0, np.float32(alpha) * np.expm1(np.minimum(x, 0)), x)
+    ),
     "hard_sigmoid": lambda x, alpha, beta: np.clip(np.float32(alpha) * x + np.float32(beta), 0, 1),
     "hard_swish": lambda x: x * np.clip(x / 6 + np.float32(0.5), 0, 1),
 }
 """Element by element, broadcasting; keyword arguments are the node's attrs."""
 
-_BOOLEAN = frozenset({"equal", "less", "less_equal", "greater", "greater_equal", "and", "or", "xor", "not",
-                      "isnan", "isinf"})
+_BOOLEAN = frozenset(
+    {"equal", "less", "less_equal", "greater", "greater_equal", "and", "or", "xor", "not", "isnan", "isinf"}
+)
 
 _REDUCE: Mapping[str, Callable[..., Array]] = {
-    "reduce_sum": np.sum, "reduce_mean": np.mean, "reduce_max": np.max, "reduce_min": np.min, "reduce_prod": np.prod}
+    "reduce_sum": np.sum,
+    "reduce_mean": np.mean,
+    "reduce_max": np.max,
+    "reduce_min": np.min,
+    "reduce_prod": np.prod,
+}
 
 
 def view(x: Array, index: Array, fill: float = 0.0) -> Array:
@@ -124,10 +160,12 @@ def _windows(x: Array, kernel: Shape, strides: Shape, pads: Shape, dilations: Sh
 
 def window_counts(extent: Shape, kernel: Shape, attrs: Mapping[str, Any]) -> Shape:
     """Windows along each spatial axis of a conv or pool with these `strides`, `pads` and `dilations`."""
-    begin, end = attrs["pads"][:len(kernel)], attrs["pads"][len(kernel):]
+    begin, end = attrs["pads"][: len(kernel)], attrs["pads"][len(kernel) :]
     axes = zip(extent, kernel, begin, end, attrs["strides"], attrs["dilations"], strict=True)
-    return tuple((size + before + after - dilation * (k - 1) - 1) // stride + 1
-                 for size, k, before, after, stride, dilation in axes)
+    return tuple(
+        (size + before + after - dilation * (k - 1) - 1) // stride + 1
+        for size, k, before, after, stride, dilation in axes
+    )
 
 
 def conv(x: Array, w: Array, bias: Array | None, *, strides: Shape, pads: Shape, dilations: Shape, group: int) -> Array:
@@ -136,7 +174,7 @@ def conv(x: Array, w: Array, bias: Array | None, *, strides: Shape, pads: Shape,
     win = _windows(x, w.shape[2:], strides, pads, dilations, 0.0)
     outs = []
     for g in range(group):
-        part = win[:, g * w.shape[1]:(g + 1) * w.shape[1]]
+        part = win[:, g * w.shape[1] : (g + 1) * w.shape[1]]
         rows = slice(g * w.shape[0] // group, (g + 1) * w.shape[0] // group)
         spatial = tuple(range(2 + dims, 2 + 2 * dims))
         outs.append(np.moveaxis(np.tensordot(part, w[rows], axes=((1, *spatial), (1, *range(2, 2 + dims)))), -1, 1))
@@ -144,8 +182,16 @@ def conv(x: Array, w: Array, bias: Array | None, *, strides: Shape, pads: Shape,
     return y if bias is None else y + bias.reshape((1, -1) + (1,) * dims)
 
 
-def pool(x: Array, kind: str, *, kernel: Shape, strides: Shape, pads: Shape, dilations: Shape,
-         count_include_pad: bool = False) -> Array:
+def pool(
+    x: Array,
+    kind: str,
+    *,
+    kernel: Shape,
+    strides: Shape,
+    pads: Shape,
+    dilations: Shape,
+    count_include_pad: bool = False,
+) -> Array:
     """ONNX MaxPool and AveragePool over [batch, C, *spatial]."""
     axes = tuple(range(-len(kernel), 0))
     if kind == "maxpool":
@@ -175,7 +221,8 @@ def evaluate(op: str, args: Sequence[Array | None], attrs: Mapping[str, Any]) ->
                 return np.take(a[0], a[1], axis=attrs["axis"])
             case "cast":
                 return np.asarray(np.trunc(a[0]) if a[0].dtype.kind == "f" and attrs["to"][0] in "iu" else a[0]).astype(
-                    DTYPES[attrs["to"]])
+                    DTYPES[attrs["to"]]
+                )
             case "matmul":
                 return np.asarray(np.matmul(a[0], a[1]))
             case "softmax":
@@ -203,8 +250,22 @@ def known(op: str) -> bool:
     return op in ELEMENTWISE or op in _REDUCE or op in _OTHERS
 
 
-_OTHERS = frozenset({"view", "concat", "gather", "cast", "matmul", "softmax", "layernorm", "rmsnorm", "conv", "maxpool",
-                     "avgpool", "cumsum"})
+_OTHERS = frozenset(
+    {
+        "view",
+        "concat",
+        "gather",
+        "cast",
+        "matmul",
+        "softmax",
+        "layernorm",
+        "rmsnorm",
+        "conv",
+        "maxpool",
+        "avgpool",
+        "cumsum",
+    }
+)
 
 
 def _output_type(op: str, types: Sequence[Tensor | None], attrs: Mapping[str, Any]) -> tuple[Shape, str]:
@@ -217,11 +278,11 @@ def _output_type(op: str, types: Sequence[Tensor | None], attrs: Mapping[str, An
         case "concat":
             axis = attrs["axis"] % len(first.shape)
             total = sum(t.shape[axis] for t in types if t is not None)
-            return (*first.shape[:axis], total, *first.shape[axis + 1:]), first.dtype
+            return (*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype
         case "gather":
             assert types[1] is not None
             axis = attrs["axis"] % len(first.shape)
-            return (*first.shape[:axis], *types[1].shape, *first.shape[axis + 1:]), first.dtype
+            return (*first.shape[:axis], *types[1].shape, *first.shape[axis + 1 :]), first.dtype
         case "cast":
             return first.shape, attrs["to"]
         case "softmax" | "layernorm" | "rmsnorm" | "cumsum":

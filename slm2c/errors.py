@@ -20,8 +20,11 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.op} '{printable(self.node)}'" if self.op and self.node else self.op or (
-            f"'{printable(self.node)}'" if self.node else "")
+        where = (
+            f"{self.op} '{printable(self.node)}'"
+            if self.op and self.node
+            else self.op or (f"'{printable(self.node)}'" if self.node else "")
+        )
         text = f"{where}: {self.reason}" if where else self.reason
         return printable(f"{text}; {self.remedy}" if self.remedy else text)
 
@@ -30,8 +33,7 @@ class CompileError(Exception):
     """The input cannot be compiled; carries every problem that was found, not only the first."""
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
-        self.problems: tuple[Problem, ...] = (
-            (problems,) if isinstance(problems, Problem) else tuple(problems))
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         assert self.problems, "a CompileError needs at least one problem"
         super().__init__("\n".join(str(p) for p in self.problems))
 
@@ -40,8 +42,7 @@ class CompileError(Exception):
         return {
             "message": str(self),
             "nodes": [
-                {"node": printable(p.node), "op": p.op, "reason": p.reason, "remedy": p.remedy}
-                for p in self.problems
+                {"node": printable(p.node), "op": p.op, "reason": p.reason, "remedy": p.remedy} for p in self.problems
             ],
         }
 

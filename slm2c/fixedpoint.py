@@ -15,8 +15,8 @@ INT_RANGE = {"i8": (-128, 127), "i16": (-32768, 32767)}
 def multiplier(ratio: Array | float) -> tuple[Array, int]:
     """(int32 multipliers, shift) with ratio = multiplier * 2**(shift - 32), elementwise with one shift for all.
 
-    The shift is 0 unless a ratio reaches 0.5: multipliers are signed 32-bit numbers, as SMMLAR takes them. Ratios are cut
-    at 2**28, where one step saturates any output, so that it is at most 30.
+    The shift is 0 unless a ratio reaches 0.5: multipliers are signed 32-bit numbers, as SMMLAR takes them. Ratios
+    are cut at 2**28, where one step saturates any output, so that it is at most 30.
     """
     ratio = np.asarray(ratio, dtype=np.float64)
     assert np.isfinite(ratio).all() and (ratio >= 0).all(), "requantization ratios are finite and not negative"
@@ -46,7 +46,7 @@ def rescale(acc: Array, mult: Array | int, shift: int, zero_point: int, dtype: s
 
 
 def divide_multiplier(mult: int, count: Array | int) -> Array:
-    """mult / count, to the nearest integer: makes the mean of `count` numbers of their sum."""
+    """Mult / count, to the nearest integer: makes the mean of `count` numbers of their sum."""
     return np.asarray((mult + np.asarray(count, dtype=np.int64) // 2) // count)
 
 

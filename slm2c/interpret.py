@@ -1,7 +1,8 @@
 """Evaluation of float graphs: the meaning that every pass must keep.
 
-Until `passes.finish` a node is a core operator, or a fused one whose name the core set does not have; from then on every
-node is one of `slm2c.ops.TABLE`. Some names (add, layernorm) exist in both sets, so the caller says which it has.
+Until `passes.finish` a node is a core operator, or a fused one whose name the core set does not have; from then on
+every node is one of `slm2c.ops.TABLE`. Some names (add, layernorm) exist in both sets, so the caller says which it
+has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def run(graph: Graph, feeds: Mapping[str, Array], wanted: Sequence[str] | None =
     for node in _needed(graph, feeds, graph.outputs if wanted is None else wanted, everything=wanted is None):
         args = [values[x] if x else None for x in node.inputs]
         known = core.known(node.op)
-        values[node.outputs[0]] = core.evaluate(node.op, args, node.attrs) if known else TABLE[node.op].eval_float(node, args)
+        values[node.outputs[0]] = (
+            core.evaluate(node.op, args, node.attrs) if known else TABLE[node.op].eval_float(node, args)
+        )
     return values
 
 
@@ -34,7 +37,9 @@ def run_fused(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return values
 
 
-def _needed(graph: Graph, known: Mapping[str, object], wanted: Sequence[str], *, everything: bool = False) -> list[Node]:
+def _needed(
+    graph: Graph, known: Mapping[str, object], wanted: Sequence[str], *, everything: bool = False
+) -> list[Node]:
     """The nodes to evaluate, in order, for `wanted` when the tensors in `known` are given."""
     missing = set(wanted)
     steps: list[Node] = []

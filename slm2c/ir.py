@@ -1,7 +1,7 @@
 """The graph that every stage reads and returns: frozen values, and `verify`, which states its rules as code.
 
-One pair of types serves the whole pipeline. Straight after the import the operators are ONNX's; after the passes they are
-those of the table in `slm2c.ops`; after quantization the tensors carry integer types and a `Quant`.
+One pair of types serves the whole pipeline. Straight after the import the operators are ONNX's; after the passes
+they are those of the table in `slm2c.ops`; after quantization the tensors carry integer types and a `Quant`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,16 @@ Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
 DTYPES: Mapping[str, type[np.generic]] = MappingProxyType(
-    {"f32": np.float32, "i8": np.int8, "u8": np.uint8, "i16": np.int16, "i32": np.int32, "i64": np.int64,
-     "bool": np.bool_})
+    {
+        "f32": np.float32,
+        "i8": np.int8,
+        "u8": np.uint8,
+        "i16": np.int16,
+        "i32": np.int32,
+        "i64": np.int64,
+        "bool": np.bool_,
+    }
+)
 """Element types by name; int4 will be stored two to a byte and stay a name of its own."""
 
 
@@ -59,7 +67,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. `name` is that of the ONNX node it came from, for messages and comments; "" in `inputs` is absent."""
+    """One operator. `name` is that of the ONNX node it came from, for messages and comments; "" in `inputs` is
+    absent.
+    """
 
     op: str
     name: str
@@ -99,14 +109,27 @@ class Graph:
         return found
 
 
-def with_nodes(graph: Graph, nodes: Iterable[Node], tensors: Iterable[Tensor] = (),
-               consts: Mapping[str, Array] | None = None, outputs: tuple[str, ...] | None = None) -> Graph:
+def with_nodes(
+    graph: Graph,
+    nodes: Iterable[Node],
+    tensors: Iterable[Tensor] = (),
+    consts: Mapping[str, Array] | None = None,
+    outputs: tuple[str, ...] | None = None,
+) -> Graph:
     """`graph` with other nodes and further tensors and constants; what nothing reads any more is dropped."""
-    return prune(replace(
-        graph, nodes=tuple(nodes), outputs=graph.outputs if outputs is None else outputs,
-        tensors={**graph.tensors, **{t.name: t for t in tensors}, **{
-            name: const_tensor(name, value) for name, value in (consts or {}).items()}},
-        consts={**graph.consts, **(consts or {})}))
+    return prune(
+        replace(
+            graph,
+            nodes=tuple(nodes),
+            outputs=graph.outputs if outputs is None else outputs,
+            tensors={
+                **graph.tensors,
+                **{t.name: t for t in tensors},
+                **{name: const_tensor(name, value) for name, value in (consts or {}).items()},
+            },
+            consts={**graph.consts, **(consts or {})},
+        )
+    )
 
 
 def const_tensor(name: str, value: Array) -> Tensor:
@@ -127,9 +150,12 @@ def prune(graph: Graph) -> Graph:
             live.update(node.inputs)
     nodes.reverse()
     keep = live | set(graph.inputs) | {out for node in nodes for out in node.outputs}
-    return replace(graph, nodes=tuple(nodes),
-                   tensors={k: v for k, v in graph.tensors.items() if k in keep},
-                   consts={k: v for k, v in graph.consts.items() if k in keep})
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        tensors={k: v for k, v in graph.tensors.items() if k in keep},
+        consts={k: v for k, v in graph.consts.items() if k in keep},
+    )
 
 
 def toposort(nodes: Iterable[Node]) -> tuple[Node, ...]:

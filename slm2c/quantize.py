@@ -67,15 +67,21 @@ def quantize(graph: Graph, observed: Mapping[str, Observed], method: str, fixed:
         else:
             choice, quant = _choose(graph, node, name, observed[name], method, name in symmetric, choices, tensors)
         choices[name] = choice
-        tensors[name] = replace(tensors[name], dtype=choice.dtype, quant=quant)
+        tensors[name] = replace(tensors[name], dtype=choice.dtype, quant=_widened(graph, node, tensors, quant))
     nodes, consts = [], dict[str, Array]()
     for node in graph.nodes:
         made, attrs = TABLE[node.op].quantize(node, tensors, graph.consts)
         consts |= made
         nodes.append(Node(node.op, node.name, (*activations(node, graph.consts), *made), node.outputs, attrs))
     runtime = {k: t for k, t in tensors.items() if k not in graph.consts}
-    integer = Graph(graph.name, graph.inputs, graph.outputs, tuple(nodes),
-                    {**runtime, **{k: const_tensor(k, v) for k, v in consts.items()}}, consts)
+    integer = Graph(
+        graph.name,
+        graph.inputs,
+        graph.outputs,
+        tuple(nodes),
+        {**runtime, **{k: const_tensor(k, v) for k, v in consts.items()}},
+        consts,
+    )
     return Quantized(verify(integer), choices)
 
 
@@ -88,8 +94,16 @@ def _through_views(graph: Graph, names: set[str]) -> set[str]:
     return found
 
 
-def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: str, symmetric: bool,
-            choices: Mapping[str, Choice], tensors: Mapping[str, Tensor]) -> tuple[Choice, Quant]:
+def _choose(
+    graph: Graph,
+    node: Node | None,
+    name: str,
+    seen: Observed,
+    method: str,
+    symmetric: bool,
+    choices: Mapping[str, Choice],
+    tensors: Mapping[str, Tensor],
+) -> tuple[Choice, Quant]:
     op = None if node is None else TABLE[node.op]
     if op is not None and node is not None and op.same_quant:
         source = tensors[node.inputs[0]]
@@ -110,14 +124,30 @@ def _choose(graph: Graph, node: Node | None, name: str, seen: Observed, method: 
     quant = _quant(low, high, "i8", symmetric)
     noise, faint = _sqnr(seen, quant, "i8"), _faint_sqnr(seen, quant)
     if "i16" in accepted:
-        reason = ("output" if name in graph.outputs else f"8 bits: {noise:.1f} dB" if noise < PROMOTE_BELOW_DB else
-                  f"8 bits: {faint:.1f} dB in its faintest row" if faint < PROMOTE_BELOW_DB else
-                  "no 8-bit form" if "i8" not in accepted else "")
+        reason = (
+            "output"
+            if name in graph.outputs
+            else f"8 bits: {noise:.1f} dB"
+            if noise < PROMOTE_BELOW_DB
+            else f"8 bits: {faint:.1f} dB in its faintest row"
+            if faint < PROMOTE_BELOW_DB
+            else "no 8-bit form"
+            if "i8" not in accepted
+            else ""
+        )
         if reason:
             low, high = choose_range(seen, "minmax", True)
             quant = _quant(low, high, "i16", True)
             return Choice("i16", "minmax", low, high, _sqnr(seen, quant, "i16"), reason), quant
     return Choice("i8", method, low, high, noise, "symmetric" if symmetric else ""), quant
+
+
+def _widened(graph: Graph, node: Node | None, tensors: Mapping[str, Tensor], quant: Quant) -> Quant:
+    """`quant` with a scale that the operator can produce; a tensor of next to nothing may be calibrated to less."""
+    least = None if node is None else TABLE[node.op].least_scale
+    if node is None or least is None or quant.scale >= (scale := least(node, tensors, graph.consts)):
+        return quant
+    return replace(quant, scale=scale)
 
 
 def _stated(quant: Quant, seen: Observed, reason: str) -> Choice:
@@ -152,13 +182,17 @@ def _quant(low: float, high: float, dtype: str, symmetric: bool) -> Quant:
 
 def _sqnr(seen: Observed, quant: Quant, dtype: str) -> float:
     """Signal-to-quantization-noise ratio in dB of rounding the observed values; 120 where there is no noise."""
-    error = fixedpoint.dequantize(fixedpoint.quantize(seen.values, quant, dtype), quant).astype(np.float64) - seen.values
+    error = (
+        fixedpoint.dequantize(fixedpoint.quantize(seen.values, quant, dtype), quant).astype(np.float64) - seen.values
+    )
     signal, noise = float(np.square(seen.values.astype(np.float64)).mean()), float(np.square(error).mean())
     return 120.0 if noise <= signal * 1e-12 or signal == 0 else float(10 * np.log10(signal / noise))
 
 
 def _faint_sqnr(seen: Observed, quant: Quant) -> float:
-    """Signal-to-quantization-noise ratio in dB of the faintest row: a normalization lifts them, and their noise, to full size."""
+    """Signal-to-quantization-noise ratio in dB of the faintest row: a normalization lifts them, and their noise, to
+    full size.
+    """
     return 120.0 if seen.row_rms == 0 else float(20 * np.log10(seen.row_rms * np.sqrt(12) / quant.scale))
 
 
@@ -170,13 +204,19 @@ def run_int(graph: Graph, sample: Sample) -> dict[str, Array]:
     values: dict[str, Array] = dict(graph.consts)
     for name in graph.inputs:
         tensor = graph.tensors[name]
-        values[name] = fixedpoint.quantize(sample[name], tensor.quant, tensor.dtype) if tensor.quant else sample[name].astype(np.int32)
+        values[name] = (
+            fixedpoint.quantize(sample[name], tensor.quant, tensor.dtype)
+            if tensor.quant
+            else sample[name].astype(np.int32)
+        )
     for node in graph.nodes:
         values[node.outputs[0]] = TABLE[node.op].eval_int(node, [values[x] if x else None for x in node.inputs])
     return values
 
 
-def output_sqnr(float_graph: Graph, integer: Graph, samples: Sequence[Sample], floats: Sequence[Mapping[str, Array]]) -> float:
+def output_sqnr(
+    float_graph: Graph, integer: Graph, samples: Sequence[Sample], floats: Sequence[Mapping[str, Array]]
+) -> float:
     """Signal-to-noise ratio in dB of the integer graph's outputs against the float ones, over all samples."""
     signal = noise = 0.0
     for sample, expected in zip(samples, floats, strict=True):

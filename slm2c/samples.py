@@ -128,7 +128,7 @@ def token_count(arrays: Mapping[str, Array], interface: Interface | None, sample
     for mask in interface.masks:
         if mask in arrays:
             real &= arrays[mask][sample].ravel() != 0
-    if interface.pad_id is not None:
+    if interface.pad_id is not None and not any(mask in arrays for mask in interface.masks):
         real &= ids != interface.pad_id
     n = int(real.sum())
     if n == 0 or not real[:n].all():

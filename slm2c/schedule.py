@@ -1,7 +1,7 @@
 """schedule: integer graph -> kernel calls, and which tensors share a buffer of the arena.
 
-A call may write over an input that nothing reads later (in place), and a view that only shifts (row 0 of a tensor) needs no
-call at all. What is left are buffers with a life in steps, one step a node; `memory.plan` places them.
+A call may write over an input that nothing reads later (in place), and a view that only shifts (row 0 of a tensor)
+needs no call at all. What is left are buffers with a life in steps, one step a node; `memory.plan` places them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Program:
-    """Kernel calls in order, those without a symbol included, and where their operands are; `scratch` names the buffer of the call for a node's output."""
+    """Kernel calls in order, those without a symbol included, and where their operands are; `scratch` names the
+    buffer of the call for a node's output.
+    """
 
     graph: Graph
     calls: tuple[KernelCall, ...]
@@ -76,14 +78,24 @@ def _last_reads(graph: Graph) -> dict[str, int]:
     return {name: step for step, node in enumerate(graph.nodes) for name in (*node.inputs, *node.outputs)}
 
 
-def _overwritten(graph: Graph, node: Node, places: Mapping[str, Place], sizes: Mapping[str, int],
-                 lives: Mapping[str, list[int]], step: int) -> str:
-    """The buffer of an input that the output may overwrite: all of it, of the same type, and not read after this step."""
+def _overwritten(
+    graph: Graph,
+    node: Node,
+    places: Mapping[str, Place],
+    sizes: Mapping[str, int],
+    lives: Mapping[str, list[int]],
+    step: int,
+) -> str:
+    """The buffer of an input that the output may overwrite: all of it, of the same type, and not read after this
+    step.
+    """
     out = graph.tensors[node.outputs[0]]
     for i in TABLE[node.op].inplace:
         if i >= len(node.inputs) or node.inputs[i] not in places or graph.tensors[node.inputs[i]].dtype != out.dtype:
             continue
         place = places[node.inputs[i]]
+        if any(places[x].buffer == place.buffer for j, x in enumerate(node.inputs) if j != i and x in places):
+            continue  # the kernel still reads the buffer as another operand
         if place.buffer and place.offset == 0 and sizes[place.buffer] == out.nbytes and lives[place.buffer][1] <= step:
             return place.buffer
     return ""

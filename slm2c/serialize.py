@@ -1,4 +1,6 @@
-"""Graphs in files: JSON for the structure, one .npz for all arrays. The reference that a build leaves for `validate`."""
+"""Graphs in files: JSON for the structure, one .npz for all arrays. The reference that a build leaves for
+`validate`.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,22 @@ def save_graph(graph: Graph, path: Path) -> None:
     """Write `path`.json and `path`.npz."""
     arrays: dict[str, Array] = {}
     structure = {
-        "name": graph.name, "inputs": graph.inputs, "outputs": graph.outputs,
-        "nodes": [{"op": n.op, "name": n.name, "inputs": n.inputs, "outputs": n.outputs,
-                   "attrs": {k: _encode(v, arrays) for k, v in n.attrs.items()}} for n in graph.nodes],
+        "name": graph.name,
+        "inputs": graph.inputs,
+        "outputs": graph.outputs,
+        "nodes": [
+            {
+                "op": n.op,
+                "name": n.name,
+                "inputs": n.inputs,
+                "outputs": n.outputs,
+                "attrs": {k: _encode(v, arrays) for k, v in n.attrs.items()},
+            }
+            for n in graph.nodes
+        ],
         "tensors": [asdict(t) for t in graph.tensors.values()],
-        "consts": {name: _encode(value, arrays) for name, value in graph.consts.items()}}
+        "consts": {name: _encode(value, arrays) for name, value in graph.consts.items()},
+    }
     path.with_suffix(".json").write_text(json.dumps(structure), encoding="utf-8")
     np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
 
@@ -30,12 +43,26 @@ def load_graph(path: Path) -> Graph:
     """Read what `save_graph` wrote. Raises OSError or ValueError for files that it did not."""
     structure = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        nodes = tuple(Node(n["op"], n["name"], tuple(n["inputs"]), tuple(n["outputs"]),
-                           {k: _decode(v, arrays) for k, v in n["attrs"].items()}) for n in structure["nodes"])
+        nodes = tuple(
+            Node(
+                n["op"],
+                n["name"],
+                tuple(n["inputs"]),
+                tuple(n["outputs"]),
+                {k: _decode(v, arrays) for k, v in n["attrs"].items()},
+            )
+            for n in structure["nodes"]
+        )
         consts = {name: _decode(value, arrays) for name, value in structure["consts"].items()}
-    tensors = {t["name"]: Tensor(t["name"], tuple(t["shape"]), t["dtype"], t["token_axis"],
-                                 Quant(**t["quant"]) if t["quant"] else None) for t in structure["tensors"]}
-    return verify(Graph(structure["name"], tuple(structure["inputs"]), tuple(structure["outputs"]), nodes, tensors, consts))
+    tensors = {
+        t["name"]: Tensor(
+            t["name"], tuple(t["shape"]), t["dtype"], t["token_axis"], Quant(**t["quant"]) if t["quant"] else None
+        )
+        for t in structure["tensors"]
+    }
+    return verify(
+        Graph(structure["name"], tuple(structure["inputs"]), tuple(structure["outputs"]), nodes, tensors, consts)
+    )
 
 
 def _encode(value: object, arrays: dict[str, Array]) -> object:

@@ -1,4 +1,6 @@
-"""Every model of the corpus ends as its manifest entry says; see tools/corpus.py for the ladder that each one climbs."""
+"""Every model of the corpus ends as its manifest entry says; see tools/corpus.py for the ladder that each one
+climbs.
+"""
 
 from __future__ import annotations
 

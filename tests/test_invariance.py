@@ -30,7 +30,9 @@ SAME_STUDENT = {  # exporter -> how far its weights may be from those of BASE, r
 
 
 def structure(graph: Graph) -> tuple[list[object], list[Array]]:
-    """Nodes in order of what they need, tensors by position instead of name; and all numbers in the order of their use."""
+    """Nodes in order of what they need, tensors by position instead of name; and all numbers in the order of their
+    use.
+    """
     producers = graph.producers()
     numbers: dict[str, int] = {}
     nodes: list[object] = []
@@ -50,9 +52,14 @@ def structure(graph: Graph) -> tuple[list[object], list[Array]]:
         inputs = tuple(visit(x) if x else None for x in node.inputs)
         consts.extend(np.array([v]) for k, v in sorted(node.attrs.items()) if isinstance(v, float))
         consts.extend(evaluate_expression(v, np.linspace(-6, 6, 97)) for k, v in node.attrs.items() if k == "fn")
-        attrs = {k: v.tobytes() if isinstance(v, np.ndarray) else v
-                 for k, v in node.attrs.items() if k != "fn" and not isinstance(v, float)}
-        nodes.append((node.op, inputs, sorted(attrs.items(), key=str), graph.tensors[name].shape, graph.tensors[name].token_axis))
+        attrs = {
+            k: v.tobytes() if isinstance(v, np.ndarray) else v
+            for k, v in node.attrs.items()
+            if k != "fn" and not isinstance(v, float)
+        }
+        nodes.append(
+            (node.op, inputs, sorted(attrs.items(), key=str), graph.tensors[name].shape, graph.tensors[name].token_axis)
+        )
         numbers[name] = len(numbers)
         return numbers[name]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -44,8 +42,12 @@ def test_unpadded_float_run_equals_the_padded_one(homecmd: importer.Imported, n:
 
 
 def test_unpadded_integer_run_agrees_with_the_padded_float_one(homecmd: importer.Imported) -> None:
-    """On commands of all lengths the integer graph gives the class of the padded float graph, and scores within its noise."""
-    compiled = compile_model(data_dir("examples") / "homecmd", board.load_board("generic-m7-512k-4m"), Options(method="minmax"))
+    """On commands of all lengths the integer graph gives the class of the padded float graph, and scores within its
+    noise.
+    """
+    compiled = compile_model(
+        data_dir("examples") / "homecmd", board.load_board("generic-m7-512k-4m"), Options(method="minmax")
+    )
     graph = compiled.quantized.graph
     quant = graph.tensors[graph.outputs[0]].quant
     assert quant is not None

@@ -182,7 +182,7 @@ def usual(b: Builder, q: str, k: str, v: str, mask: str) -> str:
 
 
 def scaled_operands(b: Builder, q: str, k: str, v: str, mask: str) -> str:
-    root = b.const(scalar(D ** -0.25))
+    root = b.const(scalar(D**-0.25))
     q, k = b.op("mul", [_heads(b, q), root]), b.op("mul", [_heads(b, k), root])
     scores = b.op("matmul", [q, b.view(k, np.swapaxes(b.positions(k), 2, 3))])
     real = b.op("cast", [b.reshape(mask, (1, 1, 1, N))], {"to": "bool"})
@@ -250,7 +250,9 @@ def _masked(allowed: Array) -> Graph:
     b = Builder()
     _, q, k, v = _projections(b)
     kt = b.view(_heads(b, k), np.swapaxes(b.positions(_heads(b, k)), 2, 3))
-    scores = b.op("add", [b.op("matmul", [_heads(b, q), kt]), b.const(np.where(allowed, 0, -np.inf).astype(np.float32))])
+    scores = b.op(
+        "add", [b.op("matmul", [_heads(b, q), kt]), b.const(np.where(allowed, 0, -np.inf).astype(np.float32))]
+    )
     return b.graph("masked", [_merge(b, b.op("matmul", [b.op("softmax", [scores], {"axis": 3}), _heads(b, v)]))])
 
 
@@ -298,7 +300,11 @@ def test_a_mask_that_is_not_understood_is_an_error() -> None:
     b = Builder()
     ids, mask = b.input("ids", (1, N), "i64"), b.input("mask", (1, N), "i64")
     x = b.op("gather", [b.const(random(11, 8)), ids], {"axis": 0})
-    weight = b.op("cast", [b.reshape(b.op("cumsum", [mask], {"axis": 1, "exclusive": False, "reverse": True}), (1, N, 1))], {"to": "f32"})
+    weight = b.op(
+        "cast",
+        [b.reshape(b.op("cumsum", [mask], {"axis": 1, "exclusive": False, "reverse": True}), (1, N, 1))],
+        {"to": "f32"},
+    )
     with pytest.raises(CompileError, match=r"mask|cumsum"):
         fuse(b.graph("weighted", [b.op("mul", [x, weight])]))
 

@@ -245,10 +245,13 @@ def gather(call: Call) -> Result:
 
 @onnx_op("GatherElements", codes="keep")
 def gather_elements(call: Call) -> Result:
-    """Constant indices only: a view."""
+    """Constant indices make a view; run-time indices into a constant vector are a Gather."""
     data = call.input(0)
     shape = call.shape(data)
     axis = call.axis(call.attr_int("axis"), len(shape))
+    value = call.builder.value
+    if value(call.input(1)) is None and value(data) is not None and math.prod(shape) == shape[axis]:
+        return call.core("gather", [call.reshape(data, (shape[axis],)), call.input(1)], {"axis": 0})
     indices = _in_range(call, call.array(1, "indices"), shape[axis])
     inside = all(n <= d or i == axis for i, (n, d) in enumerate(zip(indices.shape, shape, strict=False)))
     if indices.ndim != len(shape) or not inside:

@@ -77,6 +77,7 @@ class OpDef:
     symmetric: activation inputs that must have zero point 0
     same_quant: the output has its input's type and Quant (data movement, maximum)
     fixed_quant: (node) -> the Quant that the output always has in the given type, e.g. softmax; None if calibrated
+    least_scale: (float node, tensors, float constants) -> the smallest scale of the output whose accumulator fits 32 bits
     inplace: activation inputs whose buffer the output may overwrite, element for element
     macs: (node, tensors) -> multiply-accumulates at the maximum token count
     error: (float node, tensors with their Quant, arrays in input order: dequantized activations and float constants) ->
@@ -98,6 +99,7 @@ class OpDef:
     symmetric: tuple[int, ...] = ()
     same_quant: bool = False
     fixed_quant: Callable[[Node, str], Quant] | None = None
+    least_scale: Callable[[Node, Mapping[str, Tensor], Mapping[str, Array]], float] | None = None
     inplace: tuple[int, ...] = ()
     macs: Callable[[Node, Mapping[str, Tensor]], int] = lambda node, tensors: 0
     error: Callable[[Node, Mapping[str, Tensor], Sequence[Array | None]], Array | float] = lambda *_: 0.51

@@ -19,7 +19,7 @@ import numpy as np
 from slm2c import core, fixedpoint
 from slm2c.ir import Array, Graph, Node, Shape, Tensor
 from slm2c.ops.base import Arg, Case, KernelCall, OpDef, Special, fields, pack_fields
-from slm2c.ops.linear import quantize_weight, scale_floor
+from slm2c.ops.linear import least_scale, quantize_weight, scale_floor
 
 PARAMS = ("shift", "zero_point", "minimum", "maximum", "input_zero_point", "kernel_height", "kernel_width", "stride_y",
           "stride_x", "pad_top", "pad_left", "dilation_y", "dilation_x", "group")  # fmt: skip
@@ -156,6 +156,7 @@ OP = OpDef(
     lower=_lower,
     cases=_cases,
     outputs=("i8", "i16"),
+    least_scale=least_scale,
     macs=_macs,
     error=_error,
 )

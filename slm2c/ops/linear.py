@@ -47,6 +47,17 @@ def scale_floor(bias: Array, x: Quant, out: Quant) -> Array:
     return np.maximum(np.abs(bias.astype(np.float64)) / 2**29, out.scale * 2**-24) / x.scale
 
 
+def least_scale(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]) -> float:
+    """The output scale at which the largest accumulator, shifted as the multipliers ask, still has 28 bits.
+
+    A finer scale has no meaning: one step of the accumulator would be many steps of the output.
+    """
+    x, weight = tensors[node.inputs[0]], consts[node.inputs[1]]
+    assert x.quant
+    sums = np.abs(weight.astype(np.float64)).reshape(len(weight), -1).sum(axis=1).max(initial=0.0)
+    return float(x.quant.scale * sums * 128 / 2**28)
+
+
 def _quantize(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]
               ) -> tuple[dict[str, Array], dict[str, object]]:
     x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
@@ -109,4 +120,4 @@ def _cases(rng: np.random.Generator) -> list[Case]:
 
 
 OP = OpDef(name="linear", kernel="slm_linear", onnx=("Gemm", "MatMul", "Add", "Relu"), infer=_infer, eval_float=_eval_float,
-           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), macs=_macs, error=_error)
+           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), least_scale=least_scale, macs=_macs, error=_error)

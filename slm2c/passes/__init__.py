@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Graph, Shape, Tensor, prune, verify
 from slm2c.passes.attention import fuse_attention
@@ -13,7 +12,7 @@ from slm2c.passes.finish import finish
 from slm2c.passes.layernorm import fuse_layernorm
 from slm2c.passes.normalize import is_identity, normalize
 from slm2c.passes.rows import take_rows_early
-from slm2c.passes.tokens import Interface, drop_token_masks, find_interface, fold_positions
+from slm2c.passes.tokens import Interface, cone, drop_token_masks, find_interface, fold_positions
 from slm2c.passes.unary import fuse_unary
 from slm2c.passes.windows import channels_last
 
@@ -46,6 +45,8 @@ def fuse(graph: Graph) -> Fused:
         graph = normalize(drop_token_masks(graph, interface))
     graph = normalize(fuse_attention(graph, interface))
     graph = normalize(fuse_unary(graph))
+    if interface is not None:
+        refuse_masks(graph, interface)
     graph = finish(graph)
     graph = take_rows_early(drop_output_views(graph))
     graph = drop_unused_inputs(graph)
@@ -53,14 +54,29 @@ def fuse(graph: Graph) -> Fused:
     if interface is not None:
         graph = drop_masks(graph, interface)
         graph, fixed_by = mark_tokens(graph, interface.max_tokens)
+        if fixed_by and (interface.masks or interface.pad_id is not None):
+            raise CompileError(
+                Problem(
+                    fixed_by,
+                    "",
+                    "mixes tokens so that the model needs its full length, yet it has a padding mask",
+                    "export the model without a mask, or without this operator",
+                )
+            )
     return Fused(verify(graph), interface, shapes, fixed_by)
 
 
 def _refuse_trivial(graph: Graph) -> None:
-    problems = [Problem(name, "", "this output does not depend on any input", "remove it from the model")
-                for name in graph.outputs if name in graph.consts]
-    problems += [Problem(name, "", "this output is an input: there is nothing to compute", "remove it from the model")
-                 for name in graph.outputs if name in graph.inputs]
+    problems = [
+        Problem(name, "", "this output does not depend on any input", "remove it from the model")
+        for name in graph.outputs
+        if name in graph.consts
+    ]
+    problems += [
+        Problem(name, "", "this output is an input: there is nothing to compute", "remove it from the model")
+        for name in graph.outputs
+        if name in graph.inputs
+    ]
     if problems:
         raise CompileError(problems)
 
@@ -71,8 +87,12 @@ def drop_output_views(graph: Graph) -> Graph:
     outputs = []
     for name in graph.outputs:
         node = producers[name]
-        while node.op == "view" and is_identity(node.attrs["index"]) and node.inputs[0] in producers \
-                and graph.tensors[node.inputs[0]].size == node.attrs["index"].size:
+        while (
+            node.op == "view"
+            and is_identity(node.attrs["index"])
+            and node.inputs[0] in producers
+            and graph.tensors[node.inputs[0]].size == node.attrs["index"].size
+        ):
             name = node.inputs[0]
             node = producers[name]
         outputs.append(name)
@@ -82,16 +102,36 @@ def drop_output_views(graph: Graph) -> Graph:
 def drop_unused_inputs(graph: Graph) -> Graph:
     """Without inputs that nothing reads: what they were for has become constant."""
     read = {x for node in graph.nodes for x in node.inputs}
-    return replace(graph, inputs=tuple(x for x in graph.inputs if x in read),
-                   tensors={k: v for k, v in graph.tensors.items() if k not in graph.inputs or k in read})
+    return replace(
+        graph,
+        inputs=tuple(x for x in graph.inputs if x in read),
+        tensors={k: v for k, v in graph.tensors.items() if k not in graph.inputs or k in read},
+    )
+
+
+def refuse_masks(graph: Graph, interface: Interface) -> None:
+    """CompileError if a mask still takes part: it says more than how many tokens there are."""
+    inside = cone(graph, (*interface.lookups, *interface.masks))
+    lookups = {x for node in graph.nodes if node.op == "gather" for x in node.inputs[1:2]}
+    left = [
+        node
+        for node in graph.nodes
+        if node.outputs[0] not in inside and any(x in inside and x not in lookups for x in node.inputs)
+    ]
+    if left:
+        raise CompileError(
+            Problem(
+                n.name,
+                n.op,
+                "depends on the padding mask or the ids in a way that the token count does not express",
+                "export the model with a plain padding mask",
+            )
+            for n in left
+        )
 
 
 def drop_masks(graph: Graph, interface: Interface) -> Graph:
-    """Without the mask inputs, which n replaced, and with int32 ids; CompileError if a mask is still needed."""
-    left = [node for node in graph.nodes for x in node.inputs if x in interface.masks]
-    if left:
-        raise CompileError(Problem(n.name, n.op, "uses the padding mask in a way that is not understood",
-                                   "export the model with the usual attention mask") for n in left)
+    """Without the mask inputs, which n replaced, and with int32 ids."""
     keep = tuple(x for x in graph.inputs if x not in interface.masks)
     tensors = {k: v for k, v in graph.tensors.items() if k not in interface.masks}
     for name in interface.lookups:

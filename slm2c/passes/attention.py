@@ -49,8 +49,14 @@ def fuse_attention(graph: Graph, interface: Interface | None) -> Graph:
     return edit.apply()
 
 
-def _fuse_one(graph: Graph, edit: Edit, probe: Probe | None, producers: Mapping[str, Node],
-              consumers: Mapping[str, list[Node]], softmax: Node) -> None:
+def _fuse_one(
+    graph: Graph,
+    edit: Edit,
+    probe: Probe | None,
+    producers: Mapping[str, Node],
+    consumers: Mapping[str, list[Node]],
+    softmax: Node,
+) -> None:
     scores = _trace_scores(graph, probe, producers, softmax.inputs[0])
     context = _trace_context(graph, consumers, softmax.outputs[0])
     if scores is None or context is None:
@@ -68,12 +74,14 @@ def _fuse_one(graph: Graph, edit: Edit, probe: Probe | None, producers: Mapping[
     if v is None:
         return
     values, out_index = v
-    operands = [_operand(graph, producers, name, index) for name, index in (
-        (heads.q_name, q), (heads.k_name, k), (product.inputs[1 - order], values))]
+    operands = [
+        _operand(graph, producers, name, index)
+        for name, index in ((heads.q_name, q), (heads.k_name, k), (product.inputs[1 - order], values))
+    ]
     if any(x is None for x in operands):
         return
     scale = scores.scale
-    names = []
+    names: list[str] = []
     for operand in operands:
         assert operand is not None
         root, columns, factor, rows = operand
@@ -83,17 +91,26 @@ def _fuse_one(graph: Graph, edit: Edit, probe: Probe | None, producers: Mapping[
         names.append(_columns(edit, producers, root, columns, rows, softmax.name))
     size = values.shape[2]
     bias = edit.const(mask.bias) if mask.bias is not None else ""
-    out = edit.add("attention", [*names, bias], {"heads": count, "kv_heads": count, "scale": float(np.float32(scale)), "causal": mask.causal},
-                   (queries, count * size), softmax.name)
+    out = edit.add(
+        "attention",
+        [*names, bias],
+        {"heads": count, "kv_heads": count, "scale": float(np.float32(scale)), "causal": mask.causal},
+        (queries, count * size),
+        softmax.name,
+    )
     shape = graph.tensors[product.outputs[0]].shape
-    edit.replace(product.outputs[0], edit.add("view", [out], {"index": out_index.reshape(shape), "fill": 0.0}, shape, product.name))
+    edit.replace(
+        product.outputs[0],
+        edit.add("view", [out], {"index": out_index.reshape(shape), "fill": 0.0}, shape, product.name),
+    )
 
 
 def _trace_scores(graph: Graph, probe: Probe | None, producers: Mapping[str, Node], name: str) -> _Scores | None:
     """Walk from the softmax up to the product, collecting scale, masks and biases."""
     shape = graph.tensors[name].shape
     index = np.arange(graph.tensors[name].size).reshape(shape)
-    scale, terms = 1.0, []
+    scale = 1.0
+    terms: list[_Term] = []
     while True:
         node = producers.get(name)
         if node is None:
@@ -186,11 +203,14 @@ def _split_heads(graph: Graph, scores: _Scores) -> _Heads | None:
     if swapped:
         q_grid, k_grid, q_name, k_name = k_grid, q_grid, k_name, q_name
     heads = block[starts]
-    return _Heads(q_name, k_name, q_grid[heads[:, None], m[:, 0].reshape(count, queries)], k_grid[heads[:, None], c[:, 0]])
+    return _Heads(
+        q_name, k_name, q_grid[heads[:, None], m[:, 0].reshape(count, queries)], k_grid[heads[:, None], c[:, 0]]
+    )
 
 
-def _values(graph: Graph, product: Node, weights: Array, order: int, count: int, queries: int, keys: int
-            ) -> tuple[Array, Array] | None:
+def _values(
+    graph: Graph, product: Node, weights: Array, order: int, count: int, queries: int, keys: int
+) -> tuple[Array, Array] | None:
     """Positions of V [heads, keys, size], and of each element of the product in [queries, heads * size]."""
     batch_shape = graph.tensors[product.outputs[0]].shape[:-2]
     p = np.broadcast_to(weights, (*batch_shape, *weights.shape[-2:])).reshape(-1, *weights.shape[-2:])
@@ -204,7 +224,11 @@ def _values(graph: Graph, product: Node, weights: Array, order: int, count: int,
     if not np.array_equal(key[0, 0][order_of_keys], np.arange(keys)):
         return None
     head, query = np.divmod(row[..., 0], queries)  # [batch, rows]
-    if not (head == head[:, :1]).all() or len(head) != count or not np.array_equal(np.sort(head[:, 0]), np.arange(count)):
+    if (
+        not (head == head[:, :1]).all()
+        or len(head) != count
+        or not np.array_equal(np.sort(head[:, 0]), np.arange(count))
+    ):
         return None
     size = v.shape[2]
     values = np.empty((count, keys, size), dtype=np.int64)
@@ -213,14 +237,16 @@ def _values(graph: Graph, product: Node, weights: Array, order: int, count: int,
     return values, np.swapaxes(out, -1, -2) if order == 1 else out
 
 
-def _operand(graph: Graph, producers: Mapping[str, Node], name: str, index: Array
-             ) -> tuple[str, Array, float, int] | None:
-    """(root, columns [heads * size], scalar factor, rows) of a head-split operand, if it is columns of a [rows, features] root.
+def _operand(
+    graph: Graph, producers: Mapping[str, Node], name: str, index: Array
+) -> tuple[str, Array, float, int] | None:
+    """(root, columns [heads * size], scalar factor, rows) of a head-split operand, if it is columns of a [rows,
+    features] root.
 
     Walks up through views and scalar factors and stops at the first tensor whose rows are the tokens in order.
     """
     factor = 1.0
-    count, rows, size = index.shape
+    rows = index.shape[1]
     best: tuple[str, Array, float, int] | None = None
     while True:
         features = graph.tensors[name].size // rows if graph.tensors[name].size % rows == 0 else 0
@@ -241,19 +267,27 @@ def _operand(graph: Graph, producers: Mapping[str, Node], name: str, index: Arra
 
 
 def _columns(edit: Edit, producers: Mapping[str, Node], root: str, columns: Array, rows: int, name: str) -> str:
-    """A [rows, len(columns)] tensor of these columns of `root`; taken from the weights where a linear layer makes it."""
+    """A [rows, len(columns)] tensor of these columns of `root`; taken from the weights where a linear layer makes
+    it.
+    """
     tensor = edit.tensors[root]
     features = tensor.size // rows
     if tensor.shape == (rows, features):
         if np.array_equal(columns, np.arange(features)):
             return root
         node = producers.get(root)
-        if node is not None and node.op in ("add", "mul") and node.inputs[1] in edit.consts \
-                and edit.tensors[node.inputs[0]].shape == tensor.shape:
+        if (
+            node is not None
+            and node.op in ("add", "mul")
+            and node.inputs[1] in edit.consts
+            and edit.tensors[node.inputs[0]].shape == tensor.shape
+        ):
             inner = _columns(edit, producers, node.inputs[0], columns, rows, name)
             value = edit.consts[node.inputs[1]]
             part = value[..., columns] if value.ndim and value.shape[-1] == features else value
-            return edit.add(node.op, [inner, edit.const(np.ascontiguousarray(part))], node.attrs, (rows, len(columns)), node.name)
+            return edit.add(
+                node.op, [inner, edit.const(np.ascontiguousarray(part))], node.attrs, (rows, len(columns)), node.name
+            )
         if node is not None and node.op == "matmul" and node.inputs[1] in edit.consts:
             weight = edit.const(np.ascontiguousarray(edit.consts[node.inputs[1]][:, columns]))
             return edit.add("matmul", [node.inputs[0], weight], {}, (rows, len(columns)), node.name)
@@ -261,16 +295,22 @@ def _columns(edit: Edit, producers: Mapping[str, Node], root: str, columns: Arra
     return edit.add("view", [root], {"index": index, "fill": 0.0}, index.shape, name)
 
 
-def _mask(graph: Graph, probe: Probe | None, terms: tuple[_Term, ...], count: int, queries: int, keys: int) -> Mask | None:
+def _mask(
+    graph: Graph, probe: Probe | None, terms: tuple[_Term, ...], count: int, queries: int, keys: int
+) -> Mask | None:
     """All masks and biases of the scores as one, or None where they are not of a known form."""
     if not terms:
         return Mask(False, None)
     lengths = (keys,) if probe is None else probe.lengths
     allowed = {n: np.ones((count, queries, keys), dtype=bool) for n in lengths}
-    added = {n: np.zeros((count, queries, keys), dtype=np.float32) for n in lengths}
+    added: dict[int, Array] = {n: np.zeros((count, queries, keys), dtype=np.float32) for n in lengths}
     padded = False
     for term in terms:
-        values = dict.fromkeys(lengths, graph.consts[term.name]) if term.name in graph.consts or probe is None else probe.values(term.name)
+        values = (
+            dict.fromkeys(lengths, graph.consts[term.name])
+            if term.name in graph.consts or probe is None
+            else probe.values(term.name)
+        )
         padded |= term.name not in graph.consts
         for n in lengths:
             value = np.broadcast_to(values[n], term.shape).ravel()[term.index].reshape(count, queries, keys)

@@ -52,7 +52,11 @@ def _axis(node: Node, graph: Graph, tensors: Mapping[str, Tensor], count: int) -
         case "reduce":
             return _reduced_axis(node, inputs[0])
         case "concat":
-            return axes[0] if len(set(axes)) == 1 and axes[0] != node.attrs["axis"] and len(inputs) == len(node.inputs) else _FIXED
+            return (
+                axes[0]
+                if len(set(axes)) == 1 and axes[0] != node.attrs["axis"] and len(inputs) == len(node.inputs)
+                else _FIXED
+            )
         case "view":
             return _view_axis(node, inputs[0], count)
     return _FIXED
@@ -60,8 +64,13 @@ def _axis(node: Node, graph: Graph, tensors: Mapping[str, Tensor], count: int) -
 
 def _broadcast_axis(node: Node, graph: Graph, tensors: Mapping[str, Tensor]) -> int | None:
     rank = len(tensors[node.outputs[0]].shape)
-    found = {t.token_axis + rank - len(t.shape) for x in node.inputs if x not in graph.consts
-             for t in [tensors[x]] if t.token_axis is not None}
+    found = {
+        t.token_axis + rank - len(t.shape)
+        for x in node.inputs
+        if x not in graph.consts
+        for t in [tensors[x]]
+        if t.token_axis is not None
+    }
     if len(found) != 1:
         return _FIXED
     axis = found.pop()
@@ -85,7 +94,7 @@ def _view_axis(node: Node, x: Tensor, count: int) -> int | None:
     index = node.attrs["index"]
     if index.min(initial=0) < 0:
         return _FIXED
-    inner = int(np.prod(x.shape[x.token_axis + 1:])) if x.token_axis is not None else 1
+    inner = int(np.prod(x.shape[x.token_axis + 1 :])) if x.token_axis is not None else 1
     token = index // inner % count
     if not token.any():
         return None

@@ -32,7 +32,9 @@ class Edit:
         self.consts[name] = value
         return name
 
-    def add(self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any], shape: Shape, name: str, dtype: str = "f32") -> str:
+    def add(
+        self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any], shape: Shape, name: str, dtype: str = "f32"
+    ) -> str:
         """A new node; returns its output."""
         out = self._fresh()
         self.tensors[out] = Tensor(out, tuple(shape), dtype)
@@ -56,7 +58,19 @@ class Edit:
         """The edited graph, without what nothing reads any more."""
         if not self.made and not self.replaced:
             return self.graph
-        nodes = [Node(n.op, n.name, tuple(self.resolve(x) for x in n.inputs), n.outputs, n.attrs)
-                 for n in (*self.graph.nodes, *self.made) if n.outputs[0] not in self.replaced]
-        return verify(prune(replace(self.graph, nodes=toposort(nodes), tensors=self.tensors, consts=self.consts,
-                                    outputs=tuple(self.resolve(x) for x in self.graph.outputs))))
+        nodes = [
+            Node(n.op, n.name, tuple(self.resolve(x) for x in n.inputs), n.outputs, n.attrs)
+            for n in (*self.graph.nodes, *self.made)
+            if n.outputs[0] not in self.replaced
+        ]
+        return verify(
+            prune(
+                replace(
+                    self.graph,
+                    nodes=toposort(nodes),
+                    tensors=self.tensors,
+                    consts=self.consts,
+                    outputs=tuple(self.resolve(x) for x in self.graph.outputs),
+                )
+            )
+        )

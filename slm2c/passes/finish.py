@@ -13,6 +13,8 @@ import numpy as np
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Array, Graph, Node
 from slm2c.ops import TABLE
+from slm2c.ops.embedding import MAX_LOOKUPS
+from slm2c.ops.layernorm import MAX_COLUMNS
 from slm2c.passes.edit import Edit
 
 
@@ -21,6 +23,11 @@ def finish(graph: Graph) -> Graph:
     for step in (fold_linear, fold_embedding, fold_layernorm, convert, fold_relu):
         graph = step(graph)
     problems = [_unsupported(graph, node) for node in graph.nodes if node.op not in TABLE]
+    problems += [
+        Problem(node.name, node.op, f"normalizes {graph.tensors[node.inputs[0]].shape[1]} features", f"{MAX_COLUMNS} at most")
+        for node in graph.nodes
+        if node.op == "layernorm" and graph.tensors[node.inputs[0]].shape[1] > MAX_COLUMNS
+    ]
     if problems:
         raise CompileError(problems)
     return graph
@@ -39,7 +46,9 @@ def _per_column(value: Array, features: int) -> Array | None:
 
 
 def fold_linear(graph: Graph) -> Graph:
-    """matmul with a constant, then sums and products with constants per column, become one `linear`; likewise conv2d."""
+    """Matmul with a constant, then sums and products with constants per column, become one `linear`; likewise
+    conv2d.
+    """
     edit, consumers = Edit(graph), graph.consumers()
     for node in graph.nodes:
         if node.op == "matmul" and node.inputs[1] in graph.consts and graph.consts[node.inputs[1]].ndim == 2:
@@ -75,8 +84,12 @@ def fold_embedding(graph: Graph) -> Graph:
     parts: dict[str, tuple[list[tuple[str, Array]], Array | None]] = {}  # tensor -> (lookups, rows)
     for node in graph.nodes:
         out = node.outputs[0]
-        if node.op == "gather" and node.inputs[0] in graph.consts and graph.tensors[node.inputs[0]].dtype == "f32" \
-                and len(graph.tensors[node.inputs[1]].shape) == 1:
+        if (
+            node.op == "gather"
+            and node.inputs[0] in graph.consts
+            and graph.tensors[node.inputs[0]].dtype == "f32"
+            and len(graph.tensors[node.inputs[1]].shape) == 1
+        ):
             parts[out] = [(node.inputs[1], graph.consts[node.inputs[0]])], None
         elif node.op in ("add", "mul") and node.inputs[0] in parts and _only_reader(graph, consumers, node.inputs[0]):
             lookups, rows = parts[node.inputs[0]]
@@ -92,6 +105,8 @@ def fold_embedding(graph: Graph) -> Graph:
                 parts[out] = lookups, rows
             elif node.op == "add" and node.inputs[1] in parts and _only_reader(graph, consumers, node.inputs[1]):
                 more, more_rows = parts[node.inputs[1]]
+                if len(lookups) + len(more) > MAX_LOOKUPS:
+                    continue
                 both = [r for r in (rows, more_rows) if r is not None]
                 parts[out] = lookups + more, sum(both[1:], start=both[0]) if both else None
     for out, (lookups, rows) in parts.items():
@@ -102,13 +117,23 @@ def fold_embedding(graph: Graph) -> Graph:
         inputs = [x for index, table in order for x in (index, edit.const(table.astype(np.float32)))]
         if rows is not None:
             inputs.append(edit.const(np.ascontiguousarray(rows, dtype=np.float32)))
-        edit.replace(out, edit.add("embedding", inputs, {"lookups": len(order), "positions": rows is not None},
-                                   graph.tensors[out].shape, graph.producers()[out].name))
+        edit.replace(
+            out,
+            edit.add(
+                "embedding",
+                inputs,
+                {"lookups": len(order), "positions": rows is not None},
+                graph.tensors[out].shape,
+                graph.producers()[out].name,
+            ),
+        )
     return edit.apply()
 
 
 def fold_layernorm(graph: Graph) -> Graph:
-    """layernorm and rmsnorm with the constants that scale and shift them, and with the residual sum that they alone read."""
+    """Layernorm and rmsnorm with the constants that scale and shift them, and with the residual sum that they alone
+    read.
+    """
     edit, consumers, producers = Edit(graph), graph.consumers(), graph.producers()
     for node in graph.nodes:
         if node.op not in ("layernorm", "rmsnorm"):
@@ -127,13 +152,25 @@ def fold_layernorm(graph: Graph) -> Graph:
             end = reader
         x, residual = node.inputs[0], ""
         made = producers.get(x)
-        if made is not None and made.op == "add" and made.inputs[1] not in graph.consts \
-                and _only_reader(graph, consumers, x) and all(graph.tensors[i].shape == graph.tensors[x].shape for i in made.inputs):
+        if (
+            made is not None
+            and made.op == "add"
+            and made.inputs[1] not in graph.consts
+            and _only_reader(graph, consumers, x)
+            and all(graph.tensors[i].shape == graph.tensors[x].shape for i in made.inputs)
+        ):
             x, residual = made.inputs
         names = [edit.const(np.ascontiguousarray(v, dtype=np.float32)) for v in (gamma, beta)]
-        edit.replace(end.outputs[0], edit.add(
-            "layernorm", [x, residual, *names], {"epsilon": float(node.attrs["epsilon"]), "centre": node.op == "layernorm"},
-            graph.tensors[node.outputs[0]].shape, node.name))
+        edit.replace(
+            end.outputs[0],
+            edit.add(
+                "layernorm",
+                [x, residual, *names],
+                {"epsilon": float(node.attrs["epsilon"]), "centre": node.op == "layernorm"},
+                graph.tensors[node.outputs[0]].shape,
+                node.name,
+            ),
+        )
     return edit.apply()
 
 
@@ -167,7 +204,11 @@ def _sum(graph: Graph, edit: Edit, node: Node) -> str:
     if inputs[0] in graph.consts:  # c - x
         inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
     shape = graph.tensors[node.outputs[0]].shape
-    if graph.tensors[inputs[0]].shape != shape and graph.tensors[inputs[1]].shape == shape and inputs[1] not in graph.consts:
+    if (
+        graph.tensors[inputs[0]].shape != shape
+        and graph.tensors[inputs[1]].shape == shape
+        and inputs[1] not in graph.consts
+    ):
         inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
     return edit.add("add", inputs, weights, shape, node.name)
 
@@ -184,7 +225,7 @@ def _product(graph: Graph, edit: Edit, node: Node) -> str:
 
 
 def _quotient(graph: Graph, edit: Edit, node: Node) -> str:
-    """x / y as x times a table of reciprocals."""
+    """X / y as x times a table of reciprocals."""
     x, y = node.inputs
     shape = graph.tensors[node.outputs[0]].shape
     reciprocal = edit.add("lut", [y], {"fn": ("reciprocal", ("x",))}, graph.tensors[y].shape, node.name)
@@ -195,7 +236,11 @@ def _quotient(graph: Graph, edit: Edit, node: Node) -> str:
 
 
 def _reduction(graph: Graph, edit: Edit, node: Node) -> str:
-    attrs = {"kind": node.op.removeprefix("reduce_"), "axes": tuple(node.attrs["axes"]), "keepdims": bool(node.attrs["keepdims"])}
+    attrs = {
+        "kind": node.op.removeprefix("reduce_"),
+        "axes": tuple(node.attrs["axes"]),
+        "keepdims": bool(node.attrs["keepdims"]),
+    }
     return edit.add("reduce", node.inputs, attrs, graph.tensors[node.outputs[0]].shape, node.name)
 
 
@@ -204,11 +249,23 @@ def _softmax(graph: Graph, edit: Edit, node: Node) -> str:
 
 
 _CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str]] = {
-    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "softmax": _softmax,
-    "reduce_sum": _reduction, "reduce_mean": _reduction, "reduce_max": _reduction, "reduce_min": _reduction}
+    "add": _sum,
+    "sub": _sum,
+    "mul": _product,
+    "div": _quotient,
+    "softmax": _softmax,
+    "reduce_sum": _reduction,
+    "reduce_mean": _reduction,
+    "reduce_max": _reduction,
+    "reduce_min": _reduction,
+}
 
 
 def _unsupported(graph: Graph, node: Node) -> Problem:
     shapes = ", ".join(str(list(graph.tensors[x].shape)) for x in node.inputs if x)
-    return Problem(node.name, node.op, f"no kernel for this operator on run-time tensors of {shapes}",
-                   "export the model without it, or compute it outside the model")
+    return Problem(
+        node.name,
+        node.op,
+        f"no kernel for this operator on run-time tensors of {shapes}",
+        "export the model without it, or compute it outside the model",
+    )

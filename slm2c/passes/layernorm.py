@@ -1,8 +1,8 @@
 """fuse_layernorm: whatever subgraph computes LayerNorm or RMSNorm over the last axis becomes one node.
 
-Exporters write it in many algebraic forms (Pow or Mul, Div or Reciprocal, TensorFlow's x * s + (b - mean * s)). So the
-candidate region, everything between a tensor and a result that uses only that tensor, constants and reductions along the
-last axis, is judged by what it computes on random rows, not by its shape.
+Exporters write it in many algebraic forms (Pow or Mul, Div or Reciprocal, TensorFlow's x * s + (b - mean * s)). So
+the candidate region, everything between a tensor and a result that uses only that tensor, constants and reductions
+along the last axis, is judged by what it computes on random rows, not by its shape.
 """
 
 from __future__ import annotations
@@ -34,8 +34,16 @@ def fuse_layernorm(graph: Graph) -> Graph:
             taken |= region
             shape = graph.tensors[start].shape
             names = [edit.const(gamma), edit.const(beta) if centre else ""]
-            edit.replace(output, edit.add("layernorm" if centre else "rmsnorm", [start, *names],
-                                          {"axis": -1, "epsilon": epsilon}, shape, node.name))
+            edit.replace(
+                output,
+                edit.add(
+                    "layernorm" if centre else "rmsnorm",
+                    [start, *names],
+                    {"axis": -1, "epsilon": epsilon},
+                    shape,
+                    node.name,
+                ),
+            )
             break
     return edit.apply()
 
@@ -44,28 +52,44 @@ def _starts(producers: Mapping[str, Node], mean: Node) -> list[tuple[str, bool]]
     """The tensors that the mean may be taken of: x for LayerNorm, x behind a square for RMSNorm."""
     x = mean.inputs[0]
     square = producers.get(x)
-    if square is not None and (square.op == "pow" or square.op == "mul" and square.inputs[0] == square.inputs[1]):
+    if square is not None and (square.op == "pow" or (square.op == "mul" and square.inputs[0] == square.inputs[1])):
         return [(square.inputs[0], False)]
     return [(x, True)]
 
 
-def _match(graph: Graph, producers: Mapping[str, Node], consumers: Mapping[str, list[Node]], start: str, centre: bool
-           ) -> tuple[str, set[str], Array, Array, float] | None:
+def _match(
+    graph: Graph, producers: Mapping[str, Node], consumers: Mapping[str, list[Node]], start: str, centre: bool
+) -> tuple[str, set[str], Array, Array, float] | None:
     shape = graph.tensors[start].shape
     if len(shape) != 2 or start in graph.consts:
         return None
-    region, order = {start}, []
+    region = {start}
+    order: list[Node] = []
     frontier = list(consumers.get(start, []))
     while frontier and len(order) < _REGION_LIMIT:
         node = frontier.pop(0)
-        usable = node.op in core.ELEMENTWISE or node.op in ("reduce_mean", "reduce_sum") and tuple(node.attrs["axes"]) == (1,)
-        if node.outputs[0] in region or not usable or any(x not in region and x not in graph.consts for x in node.inputs):
+        usable = (
+            node.op in core.ELEMENTWISE
+            or (node.op in ("reduce_mean", "reduce_sum")
+            and tuple(node.attrs["axes"]) == (1,))
+        )
+        if (
+            node.outputs[0] in region
+            or not usable
+            or any(x not in region and x not in graph.consts for x in node.inputs)
+        ):
             continue
         region.add(node.outputs[0])
         order.append(node)
         frontier += consumers.get(node.outputs[0], [])
-    small = sorted({float(graph.consts[x].ravel()[0]) for n in order for x in n.inputs
-                    if x in graph.consts and graph.consts[x].size == 1 and 0 < graph.consts[x].ravel()[0] < 0.1})
+    small = sorted(
+        {
+            float(graph.consts[x].ravel()[0])
+            for n in order
+            for x in n.inputs
+            if x in graph.consts and graph.consts[x].size == 1 and 0 < graph.consts[x].ravel()[0] < 0.1
+        }
+    )
     for node in reversed(order):
         if graph.tensors[node.outputs[0]].shape == shape:
             judged = _judge(graph, start, node.outputs[0], centre, [*small, 0.0])
@@ -74,7 +98,9 @@ def _match(graph: Graph, producers: Mapping[str, Node], consumers: Mapping[str, 
     return None
 
 
-def _judge(graph: Graph, start: str, output: str, centre: bool, epsilons: list[float]) -> tuple[Array, Array, float] | None:
+def _judge(
+    graph: Graph, start: str, output: str, centre: bool, epsilons: list[float]
+) -> tuple[Array, Array, float] | None:
     """(gamma, beta, epsilon) if `output` is the normalization of `start`."""
     shape = graph.tensors[start].shape
     rng = np.random.default_rng(0)
@@ -95,11 +121,15 @@ def _judge(graph: Graph, start: str, output: str, centre: bool, epsilons: list[f
     for epsilon in epsilons:  # a small input tells the epsilon, large and shifted ones the rest
         scales = [1.0, 30.0, float(np.sqrt(epsilon)) or 1.0]
         checks = [rng.normal(size=shape).astype(np.float32) * np.float32(s) for s in scales]
-        if all(_close(compute(c), core.normalize(c, gamma, beta if centre else None, -1, epsilon, centre)) for c in checks):
+        if all(
+            _close(compute(c), core.normalize(c, gamma, beta if centre else None, -1, epsilon, centre)) for c in checks
+        ):
             return gamma * np.float32(np.sqrt(1 + epsilon)), beta, epsilon
     return None
 
 
 def _close(got: Array, expected: Array) -> bool:
     """Equal up to float32 rounding and the epsilon that the first estimate of gamma leaves out."""
-    return bool(np.isfinite(got).all() and np.abs(got - expected).max() <= 2e-3 * max(1e-6, float(np.abs(expected).max())))
+    return bool(
+        np.isfinite(got).all() and np.abs(got - expected).max() <= 2e-3 * max(1e-6, float(np.abs(expected).max()))
+    )

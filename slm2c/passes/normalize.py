@@ -5,7 +5,8 @@ fixed point. In the normal form
 
 * views are composed, and stand as late as they can: element-by-element operators are moved before the views of their
   operands, constants are moved along;
-* row operators (matmul with a constant, layernorm, softmax over the last axis) work on two-dimensional [rows, features];
+* row operators (matmul with a constant, layernorm, softmax over the last axis) work on two-dimensional [rows,
+  features];
 * there is no sub or div by a constant, no neg; constants come second and are as small as broadcasting allows;
 * equal constants are one constant, equal nodes are one node.
 """
@@ -59,7 +60,9 @@ def shrink(value: Array) -> Array:
     """`value` with length 1 along every axis along which it does not change, and no leading axes of length 1."""
     for axis in range(value.ndim):
         first = np.take(value, [0], axis=axis) if value.shape[axis] else value
-        if value.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, value.shape), value, equal_nan=value.dtype.kind == "f"):
+        if value.shape[axis] > 1 and np.array_equal(
+            np.broadcast_to(first, value.shape), value, equal_nan=value.dtype.kind == "f"
+        ):
             value = first
     while value.ndim and value.shape[0] == 1:
         value = value[0]
@@ -77,6 +80,7 @@ class Normalizer(Builder):
         self._flat: set[str] = set()
 
     def const(self, value: Array) -> str:
+        """A constant; equal ones share a name."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._const_names:
             self._const_names[key] = super().const(value)
@@ -111,6 +115,7 @@ class Normalizer(Builder):
         return self._node_names[key]
 
     def op(self, op: str, inputs: Sequence[str], attrs: Mapping[str, Any] | None = None, *, name: str = "") -> str:
+        """The result of a core operator in normal form."""
         attrs = attrs or {}
         if all(not x or x in self.consts for x in inputs):
             return super().op(op, inputs, attrs, name=name)
@@ -174,14 +179,16 @@ def _elementwise(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, 
     first, second = inputs[0], inputs[1] if len(inputs) == 2 else ""
     floating = b.tensors[first].dtype == "f32"
     if op == "neg" and floating:
-        return b.op("mul", [first, b.const(np.float32(-1).reshape(()))], name=name)
+        return b.op("mul", [first, b.const(np.array(-1, np.float32))], name=name)
     if op == "sub" and floating and second in b.consts:
         return b.op("add", [first, b.const(-b.consts[second])], name=name)
     if op == "sub" and floating and first in b.consts:
         return b.op("add", [b.op("neg", [second], name=name), first], name=name)
     if op == "div" and floating and second in b.consts:
         with np.errstate(divide="ignore"):
-            return b.op("mul", [first, b.const((1 / b.consts[second].astype(np.float64)).astype(np.float32))], name=name)
+            return b.op(
+                "mul", [first, b.const((1 / b.consts[second].astype(np.float64)).astype(np.float32))], name=name
+            )
     if op == "reciprocal":
         return b.op("div", [b.const(np.ones((), np.float32)), first], name=name)
     inputs = _constant_second(b, op, inputs)
@@ -195,7 +202,7 @@ def _elementwise(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, 
                 return b.view(b.op(op, moved, attrs, name=name), index, name=name)
     if len(shape) > 1 and shape[0] == 1 and any(b.source(x)[1] is not None for x in inputs):
         # No operand has the whole shape (a column times a row): only the leading axes of length 1 can be taken off.
-        target = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1):]
+        target = shape[next((i for i, d in enumerate(shape) if d != 1), len(shape) - 1) :]
         index = np.arange(int(np.prod(shape))).reshape(shape)
         moved = [_before(b, x, shape, index.ravel(), target) for x in inputs]
         if all(moved) and np.broadcast_shapes(*(b.shape(x) for x in moved)) == target:
@@ -225,7 +232,7 @@ def _before(b: Normalizer, x: str, shape: Shape, back: Array, target: Shape) -> 
 
 
 def _algebra(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any], name: str, shape: Shape) -> str:
-    """x + 0, x * 1, (x + a) + b, (x * a) * b, and IsNaN guards of a softmax."""
+    """X + 0, x * 1, (x + a) + b, (x * a) * b, and IsNaN guards of a softmax."""
     x, value = inputs[0], b.value(inputs[1]) if len(inputs) == 2 else None
     keeps = value is not None and b.shape(x) == shape
     if keeps and op in ("add", "sub") and not np.any(value):
@@ -233,8 +240,15 @@ def _algebra(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any]
     if keeps and op in ("mul", "div", "pow") and np.all(value == 1):
         return x
     inner = b.made.get(x)
-    if keeps and op in ("add", "mul") and inner is not None and inner.op == op and inner.inputs[1] in b.consts \
-            and b.tensors[x].dtype == "f32" and b.shape(inner.inputs[0]) == shape:
+    if (
+        keeps
+        and op in ("add", "mul")
+        and inner is not None
+        and inner.op == op
+        and inner.inputs[1] in b.consts
+        and b.tensors[x].dtype == "f32"
+        and b.shape(inner.inputs[0]) == shape
+    ):
         constant = b.op(op, [inner.inputs[1], inputs[1]])
         return b.op(op, [inner.inputs[0], constant], name=name or inner.name)
     if op == "add" and keeps and inner is not None and inner.op == "add" and inner.inputs[1] not in b.consts:
@@ -256,10 +270,18 @@ def _is_linear(b: Normalizer, x: str) -> bool:
 
 
 def _softmax_guard(b: Normalizer, inputs: list[str]) -> str | None:
-    """p, if this is where(isnan(p), c, p): exporters guard rows without any key, which the mask of a prompt never has."""
+    """p, if this is where(isnan(p), c, p): exporters guard rows without any key, which the mask of a prompt never
+    has.
+    """
     test = b.made.get(inputs[0])
     made = b.made.get(inputs[2])
-    if test is not None and test.op == "isnan" and test.inputs[0] == inputs[2] and made is not None and made.op == "softmax":
+    if (
+        test is not None
+        and test.op == "isnan"
+        and test.inputs[0] == inputs[2]
+        and made is not None
+        and made.op == "softmax"
+    ):
         return inputs[2]
     return None
 
@@ -329,8 +351,10 @@ def _reduce(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any],
     shape = b.shape(x)
     axes = sorted(a % len(shape) for a in attrs["axes"])
     kept = [a for a in range(len(shape)) if a not in axes]
-    outer, out_shape = [shape[a] for a in kept], tuple(
-        1 if a in axes else d for a, d in enumerate(shape) if a not in axes or attrs["keepdims"])
+    outer, out_shape = (
+        [shape[a] for a in kept],
+        tuple(1 if a in axes else d for a, d in enumerate(shape) if a not in axes or attrs["keepdims"]),
+    )
     root, index = b.source(x)
     if index is None:
         root, index = x, b.positions(x)
@@ -339,7 +363,11 @@ def _reduce(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any],
     rows = b.tensors[root].size // max(features, 1)
     matrix = np.arange(rows * features).reshape(rows, features)
     for axis, lines in ((0, matrix.T), (1, matrix)):
-        if groups.shape == lines.shape and (groups[:, 0] == np.sort(groups[:, 0])).all() and np.array_equal(groups, lines):
+        if (
+            groups.shape == lines.shape
+            and (groups[:, 0] == np.sort(groups[:, 0])).all()
+            and np.array_equal(groups, lines)
+        ):
             y = b.plain(op, [b.reshape(root, (rows, features))], {"axes": (axis,), "keepdims": True}, name)
             return b.reshape(y, out_shape, name=name)
     return b.plain(op, inputs, {"axes": tuple(axes), "keepdims": bool(attrs["keepdims"])}, name)
@@ -353,11 +381,13 @@ def _concat(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any],
         return inputs[0]
     pairs = [b.source(x) for x in inputs]
     if len({root for root, _ in pairs}) == 1 and all(index is not None for _, index in pairs):
-        return b.view(pairs[0][0], np.concatenate([index for _, index in pairs if index is not None], axis=axis), name=name)
-    inner = int(np.prod(shape[axis + 1:]))
+        return b.view(
+            pairs[0][0], np.concatenate([index for _, index in pairs if index is not None], axis=axis), name=name
+        )
+    inner = int(np.prod(shape[axis + 1 :]))
     if int(np.prod(shape[:axis])) == 1 and len(shape) != 2:
         y = b.plain("concat", [b.reshape(x, (b.shape(x)[axis], inner)) for x in inputs], {"axis": 0}, name)
-        return b.reshape(y, (*shape[:axis], sum(b.shape(x)[axis] for x in inputs), *shape[axis + 1:]), name=name)
+        return b.reshape(y, (*shape[:axis], sum(b.shape(x)[axis] for x in inputs), *shape[axis + 1 :]), name=name)
     return b.plain("concat", inputs, {"axis": axis}, name)
 
 
@@ -377,6 +407,18 @@ def _gather(b: Normalizer, op: str, inputs: list[str], attrs: Mapping[str, Any],
     return b.reshape(y, (*b.shape(index), *shape[1:]), name=name)
 
 
-_RULES = {"view": _view, "softmax": _last_axis, "layernorm": _last_axis, "rmsnorm": _last_axis, "matmul": _matmul,
-          "concat": _concat, "cast": _cast, "gather": _gather, "reduce_sum": _reduce, "reduce_mean": _reduce,
-          "reduce_max": _reduce, "reduce_min": _reduce, "reduce_prod": _reduce}
+_RULES = {
+    "view": _view,
+    "softmax": _last_axis,
+    "layernorm": _last_axis,
+    "rmsnorm": _last_axis,
+    "matmul": _matmul,
+    "concat": _concat,
+    "cast": _cast,
+    "gather": _gather,
+    "reduce_sum": _reduce,
+    "reduce_mean": _reduce,
+    "reduce_max": _reduce,
+    "reduce_min": _reduce,
+    "reduce_prod": _reduce,
+}

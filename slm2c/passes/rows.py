@@ -28,7 +28,12 @@ def _move_one(graph: Graph) -> Graph:
     for node in graph.nodes:
         row = _single_row(graph, node)
         maker = producers.get(node.inputs[0]) if row is not None else None
-        if maker is None or maker.op not in _ROW_OPS or consumers[node.inputs[0]] != [node] or node.inputs[0] in graph.outputs:
+        if (
+            maker is None
+            or maker.op not in _ROW_OPS
+            or consumers[node.inputs[0]] != [node]
+            or node.inputs[0] in graph.outputs
+        ):
             continue
         if maker.op == "attention" and (maker.attrs["causal"] or (len(maker.inputs) > 3 and maker.inputs[3])):
             continue
@@ -39,12 +44,23 @@ def _move_one(graph: Graph) -> Graph:
         for i in range(count):
             if inputs[i]:
                 features = graph.tensors[inputs[i]].shape[1]
-                inputs[i] = edit.add("view", [inputs[i]], {"index": row * features + np.arange(features)[None], "fill": 0.0},
-                                     (1, features), node.name)
+                inputs[i] = edit.add(
+                    "view",
+                    [inputs[i]],
+                    {"index": row * features + np.arange(features)[None], "fill": 0.0},
+                    (1, features),
+                    node.name,
+                )
         out = edit.add(maker.op, inputs, maker.attrs, (1, graph.tensors[maker.outputs[0]].shape[1]), maker.name)
         shape = graph.tensors[node.outputs[0]].shape
         if shape != edit.tensors[out].shape:
-            out = edit.add("view", [out], {"index": np.arange(node.attrs["index"].size).reshape(shape), "fill": 0.0}, shape, node.name)
+            out = edit.add(
+                "view",
+                [out],
+                {"index": np.arange(node.attrs["index"].size).reshape(shape), "fill": 0.0},
+                shape,
+                node.name,
+            )
         edit.replace(node.outputs[0], out)
         return _share_views(edit.apply())
     return graph

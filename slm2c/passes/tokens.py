@@ -1,12 +1,13 @@
 """Which inputs are tokens, and what the padding mask does: found by probing, not by pattern.
 
-Exporters build masks with Where, Expand, GatherND, CumSum or arithmetic. All these subgraphs depend on the integer inputs
-alone, so they can simply be evaluated for prompts of k = 1..N real tokens: what they yield for every k says what they are.
+Exporters build masks with Where, Expand, GatherND, CumSum or arithmetic. All these subgraphs depend on the integer
+inputs alone, so they can simply be evaluated for prompts of k = 1..N real tokens: what they yield for every k says
+what they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from slm2c import interpret
 from slm2c.core import ELEMENTWISE
-from slm2c.ir import Array, Graph
+from slm2c.ir import Array, Graph, Node
 from slm2c.passes.edit import Edit
 
 BLOCKED = -1e4
@@ -45,8 +46,11 @@ def find_interface(graph: Graph) -> Interface | None:
         if node.op == "gather" and node.inputs[0] in graph.consts and graph.tensors[node.inputs[0]].dtype == "f32":
             source = node.inputs[1]
             maker = producers.get(source)
-            while maker is not None and (maker.op == "cast" or maker.op == "view" and np.array_equal(
-                    maker.attrs["index"].ravel(), np.arange(graph.tensors[maker.inputs[0]].size))):
+            while maker is not None and (
+                maker.op == "cast"
+                or (maker.op == "view"
+                and np.array_equal(maker.attrs["index"].ravel(), np.arange(graph.tensors[maker.inputs[0]].size)))
+            ):
                 source = maker.inputs[0]
                 maker = producers.get(source)
             if source in graph.inputs:
@@ -59,14 +63,19 @@ def find_interface(graph: Graph) -> Interface | None:
     if graph.tensors[lookups[0]].shape[-1] != count:
         return None
     masks = tuple(x for x in graph.inputs if x not in lookups and graph.tensors[x].size == count)
-    return Interface(lookups, masks, None if masks else _pad_id(graph, lookups[0]), count)
+    return Interface(lookups, masks, _pad_id(graph, lookups[0]), count)
 
 
 def _pad_id(graph: Graph, tokens: str) -> int | None:
     """The constant that the ids are compared with, if there is exactly one."""
     inside = cone(graph, (tokens,))
-    found = {int(graph.consts[x].ravel()[0]) for node in graph.nodes if node.op == "equal" and node.outputs[0] in inside
-             for x in node.inputs if x in graph.consts and graph.consts[x].size == 1}
+    found = {
+        int(graph.consts[x].ravel()[0])
+        for node in graph.nodes
+        if node.op == "equal" and node.outputs[0] in inside
+        for x in node.inputs
+        if x in graph.consts and graph.consts[x].size == 1
+    }
     return found.pop() if len(found) == 1 else None
 
 
@@ -88,8 +97,11 @@ class Probe:
         self.graph = graph
         self.interface = interface
         count = interface.max_tokens
-        self.lengths = tuple(range(1, count + 1)) if count <= 64 else tuple(
-            sorted({1, 2, 3, count // 3, count // 2, count - 1, count}))
+        self.lengths = (
+            tuple(range(1, count + 1))
+            if count <= 64
+            else tuple(sorted({1, 2, 3, count // 3, count // 2, count - 1, count}))
+        )
 
     @cached_property
     def cone(self) -> frozenset[str]:
@@ -107,9 +119,12 @@ class Probe:
             given[name] = ids
         for name in self.interface.masks:
             given[name] = (np.arange(count) < k).astype(np.int64)
-        return {name: value.reshape(self.graph.tensors[name].shape).astype(
-            {"bool": np.bool_, "f32": np.float32, "i32": np.int32}.get(self.graph.tensors[name].dtype, np.int64))
-            for name, value in given.items()}
+        return {
+            name: value.reshape(self.graph.tensors[name].shape).astype(
+                {"bool": np.bool_, "f32": np.float32, "i32": np.int32}.get(self.graph.tensors[name].dtype, np.int64)
+            )
+            for name, value in given.items()
+        }
 
     def values(self, name: str) -> dict[int, Array]:
         """The value of a tensor for each probed length."""
@@ -121,7 +136,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Mask:
-    """What a mask amounts to on [heads, query, key]: which keys of the prompt it blocks, and what it adds to the others."""
+    """What a mask amounts to on [heads, query, key]: which keys of the prompt it blocks, and what it adds to the
+    others.
+    """
 
     causal: bool
     bias: Array | None
@@ -130,16 +147,21 @@ class Mask:
 def classify_mask(allowed: dict[int, Array], added: dict[int, Array] | None) -> Mask | None:
     """Judge a mask by its values at every probed length k; each array is [heads, queries, keys].
 
-    Rows of padded queries mean nothing. A query must see exactly the k real keys, or (causal) those of them up to its own
-    position; what is added must not depend on k. Anything else is None. A mask that blocks nothing though keys are
-    padded is only right for graphs without padding; the caller knows which it has.
+    Rows of padded queries mean nothing. A query must see exactly the k real keys, or (causal) those of them up to
+    its own position; what is added must not depend on k. Anything else is None. A mask that blocks nothing though
+    keys are padded is only right for graphs without padding; the caller knows which it has.
     """
     lengths = sorted(allowed)
     heads, queries, keys = allowed[lengths[-1]].shape
     lower = np.arange(keys)[None, :] <= np.arange(queries)[:, None]
     for causal in (False, True):
-        if all(np.array_equal(allowed[k][:, :k], np.broadcast_to(_visible(k, keys, lower if causal else None), (
-                heads, queries, keys))[:, :k]) for k in lengths):
+        if all(
+            np.array_equal(
+                allowed[k][:, :k],
+                np.broadcast_to(_visible(k, keys, lower if causal else None), (heads, queries, keys))[:, :k],
+            )
+            for k in lengths
+        ):
             break
     else:
         return None
@@ -171,7 +193,9 @@ def fold_positions(graph: Graph, interface: Interface) -> Graph:
             continue
         values = probe.values(node.inputs[1])
         full = values[count].ravel()
-        if all(np.array_equal(v.ravel()[:k], full[:k]) for k, v in values.items()) and not _random(probe, node.inputs[1]):
+        if all(np.array_equal(v.ravel()[:k], full[:k]) for k, v in values.items()) and not _random(
+            probe, node.inputs[1]
+        ):
             edit.replace(node.outputs[0], edit.const(np.take(graph.consts[node.inputs[0]], values[count], axis=0)))
     return edit.apply()
 
@@ -188,76 +212,77 @@ def _random(probe: Probe, name: str) -> bool:
 def drop_token_masks(graph: Graph, interface: Interface) -> Graph:
     """Replace what a mask does to whole rows: rows kept as they are, and means, sums and maxima over the real tokens.
 
-    A value that depends on one activation X of N rows and on the mask is evaluated for random X and every length; where it
-    equals X on the real rows, or the mean, sum or maximum of these rows, it is replaced by that.
+    A value that depends on one activation X of N rows and on the mask is evaluated for random X and every length;
+    where it equals X on the real rows, or the mean, sum or maximum of these rows, it is replaced by that.
     """
     probe = Probe(graph, interface)
     producers = graph.producers()
+    rank = {name: i for i, name in enumerate(producers)}
     edit = Edit(graph)
-    done: set[str] = set()
-    for node in reversed(graph.nodes):
+    for node in graph.nodes:
         y = node.outputs[0]
-        if y in done or y in probe.cone or graph.tensors[y].dtype != "f32":
+        if y in probe.cone or graph.tensors[y].dtype != "f32":
             continue
-        found = _masked_root(graph, probe.cone, y)
-        if found is None:
+        root = _masked_root(graph, producers, rank, probe.cone, y)
+        meaning = None if root is None else _meaning(graph, probe, root, y)
+        if root is None or meaning is None:
             continue
-        root, inner = found
-        meaning = _meaning(graph, probe, root, y)
-        if meaning is None:
-            continue
-        done |= inner
         shape, count = graph.tensors[y].shape, interface.max_tokens
         features = graph.tensors[root].size // count
         if meaning == "same":
-            new = edit.add("view", [root], {"index": np.arange(count * features).reshape(shape), "fill": 0.0}, shape, node.name)
+            new = edit.add(
+                "view", [root], {"index": np.arange(count * features).reshape(shape), "fill": 0.0}, shape, node.name
+            )
         else:
-            rows = edit.add("view", [root], {"index": np.arange(count * features).reshape(count, features), "fill": 0.0},
-                            (count, features), node.name)
+            rows = edit.add(
+                "view",
+                [root],
+                {"index": np.arange(count * features).reshape(count, features), "fill": 0.0},
+                (count, features),
+                node.name,
+            )
             pooled = edit.add(meaning, [rows], {"axes": (0,), "keepdims": True}, (1, features), node.name)
-            new = edit.add("view", [pooled], {"index": np.arange(features).reshape(shape), "fill": 0.0}, shape, node.name)
+            new = edit.add(
+                "view", [pooled], {"index": np.arange(features).reshape(shape), "fill": 0.0}, shape, node.name
+            )
         edit.replace(y, new)
-    assert producers is not None
     return edit.apply()
 
 
+_REGION_LIMIT = 24  # nodes; a masked mean in its longest known form has 10
 _MASKED_OPS = frozenset(ELEMENTWISE) | {"view", "reduce_sum", "reduce_mean", "reduce_max", "reduce_min"}
 
 
-def _masked_root(graph: Graph, inside: frozenset[str], y: str) -> tuple[str, set[str]] | None:
-    """(X, nodes between) if `y` follows from one activation X and from tensors in the mask's cone, at least one of these."""
-    producers = graph.producers()
-    between: set[str] = set()
-    masked = False
-    frontier = [y]
-    best: tuple[str, set[str]] | None = None
-    while frontier:
-        frontier.sort(key=lambda x: list(producers).index(x) if x in producers else -1)
-        name = frontier.pop()
+def _masked_root(
+    graph: Graph, producers: Mapping[str, Node], rank: Mapping[str, int], inside: frozenset[str], y: str
+) -> str | None:
+    """X, if `y` follows from one activation X and from tensors in the mask's cone, at least one of these.
+
+    Of several such X the smallest and farthest: behind a product with the mask, not between it and a sum.
+    """
+    frontier, masked, best = {y}, False, None
+    for _ in range(_REGION_LIMIT):
+        name = max(frontier, key=lambda x: rank.get(x, -1))
         node = producers.get(name)
         if node is None or node.op not in _MASKED_OPS:
             return best
-        between.add(name)
-        for x in node.inputs:
-            if x in inside:
-                masked = True
-            elif x not in graph.consts and x not in frontier:
-                frontier.append(x)
-        if masked and len(frontier) == 1:
-            if best is None:
-                best = (frontier[0], set(between))
-            if graph.tensors[frontier[0]].size < graph.tensors[best[0]].size:
-                return best
-            best = (frontier[0], set(between))
-        if len(between) > 24:
+        frontier.remove(name)
+        masked |= any(x in inside for x in node.inputs)
+        frontier |= {x for x in node.inputs if x and x not in inside and x not in graph.consts}
+        if not frontier:
             return best
+        if masked and len(frontier) == 1:
+            (x,) = frontier
+            if best is not None and graph.tensors[x].size < graph.tensors[best].size:
+                return best
+            best = x
     return best
 
 
 def _meaning(graph: Graph, probe: Probe, root: str, y: str) -> str | None:
     count = probe.interface.max_tokens
     tensor = graph.tensors[root]
-    if tensor.size % count or tensor.shape[-1] == count and len(tensor.shape) > 2:
+    if tensor.size % count or (tensor.shape[-1] == count and len(tensor.shape) > 2):
         return None
     rng = np.random.default_rng(0)
     x = rng.normal(size=tensor.shape).astype(np.float32)
@@ -266,7 +291,12 @@ def _meaning(graph: Graph, probe: Probe, root: str, y: str) -> str | None:
     for k in probe.lengths:
         got = interpret.run(graph, {**probe.feeds(k), root: x}, [y])[y]
         real = rows[:k]
-        expected = {"same": real, "reduce_mean": real.mean(axis=0), "reduce_sum": real.sum(axis=0), "reduce_max": real.max(axis=0)}
+        expected = {
+            "same": real,
+            "reduce_mean": real.mean(axis=0),
+            "reduce_sum": real.sum(axis=0),
+            "reduce_max": real.max(axis=0),
+        }
         for kind in tuple(candidates):
             value = got.reshape(count, -1)[:k] if kind == "same" and got.size == rows.size else got.ravel()
             if value.shape != expected[kind].shape or np.abs(value - expected[kind]).max() > 1e-4:

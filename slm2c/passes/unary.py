@@ -1,7 +1,8 @@
 """fuse_unary: any subgraph of elementwise operators over one tensor and scalars is one function of one variable.
 
-GELU in its erf, tanh and Gelu forms, SiLU, hard swish, clips: all become `lut` with the function as a nested tuple, so no
-activation needs a pattern of its own. What remains linear (a product with or a sum of a constant) is left for folding.
+GELU in its erf, tanh and Gelu forms, SiLU, hard swish, clips: all become `lut` with the function as a nested tuple,
+so no activation needs a pattern of its own. What remains linear (a product with or a sum of a constant) is left for
+folding.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _LINEAR = frozenset({"add", "mul", "sub", "div"})
 
 
 def fuse_unary(graph: Graph) -> Graph:
-    """Replace maximal one-variable elementwise subgraphs by `lut` nodes; a lone relu stays, kernels do it for nothing."""
+    """Replace maximal one-variable elementwise subgraphs by `lut` nodes; a lone relu stays, kernels do it for
+    nothing.
+    """
     edit = Edit(graph)
     producers = graph.producers()
     readers = {name: len(nodes) for name, nodes in graph.consumers().items()}
@@ -31,7 +34,7 @@ def fuse_unary(graph: Graph) -> Graph:
             continue
         root, names = found
         expression = _expression(graph, producers, names, root, out)
-        if node.op == "relu" and len(names) == 1 or _is_linear(expression):
+        if (node.op == "relu" and len(names) == 1) or _is_linear(expression):
             continue
         inside |= names
         edit.replace(out, edit.add("lut", [root], {"fn": expression}, graph.tensors[out].shape, node.name))
@@ -39,12 +42,21 @@ def fuse_unary(graph: Graph) -> Graph:
 
 
 def _usable(graph: Graph, node: Node) -> bool:
-    return (node.op in ELEMENTWISE and graph.tensors[node.outputs[0]].dtype == "f32"
-            and all(x in graph.consts and graph.consts[x].size == 1 or graph.tensors[x].shape == graph.tensors[node.outputs[0]].shape
-                    for x in node.inputs))
+    return (
+        node.op in ELEMENTWISE
+        and graph.tensors[node.outputs[0]].dtype == "f32"
+        and all(
+            (x in graph.consts
+            and graph.consts[x].size == 1)
+            or graph.tensors[x].shape == graph.tensors[node.outputs[0]].shape
+            for x in node.inputs
+        )
+    )
 
 
-def _region(graph: Graph, producers: Mapping[str, Node], readers: Mapping[str, int], node: Node) -> tuple[str, set[str]] | None:
+def _region(
+    graph: Graph, producers: Mapping[str, Node], readers: Mapping[str, int], node: Node
+) -> tuple[str, set[str]] | None:
     """(the one variable, the nodes between): the deepest single tensor that `node` is a function of."""
     rank = {name: i for i, name in enumerate(producers)}
     names, leaves = {node.outputs[0]}, {x for x in node.inputs if x not in graph.consts}
@@ -60,7 +72,9 @@ def _region(graph: Graph, producers: Mapping[str, Node], readers: Mapping[str, i
             return best
         last = max(leaves, key=lambda x: rank.get(x, -1))
         maker = producers.get(last)
-        if maker is None or not (_usable(graph, maker) or maker.op in ELEMENTWISE and graph.tensors[last].dtype == "bool"):
+        if maker is None or not (
+            _usable(graph, maker) or (maker.op in ELEMENTWISE and graph.tensors[last].dtype == "bool")
+        ):
             return best
         leaves.discard(last)
         names.add(last)
@@ -83,5 +97,9 @@ def _is_linear(expression: Expression) -> bool:
     if not isinstance(expression, tuple) or expression == ("x",):
         return True
     parts = expression[1:]
-    return expression[0] in _LINEAR and sum(isinstance(p, tuple) for p in parts) == 1 and all(_is_linear(p) for p in parts) \
+    return (
+        expression[0] in _LINEAR
+        and sum(isinstance(p, tuple) for p in parts) == 1
+        and all(_is_linear(p) for p in parts)
         and not (expression[0] == "div" and isinstance(parts[1], tuple))
+    )

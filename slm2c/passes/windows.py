@@ -18,8 +18,11 @@ def channels_last(graph: Graph) -> Graph:
     """Replace conv, maxpool and avgpool of batch 1 by conv2d and pool2d between views; others stay."""
     edit = Edit(graph)
     for node in graph.nodes:
-        if node.op in ("conv", "maxpool", "avgpool") and len(graph.tensors[node.inputs[0]].shape) in (3, 4) \
-                and graph.tensors[node.inputs[0]].shape[0] == 1:
+        if (
+            node.op in ("conv", "maxpool", "avgpool")
+            and len(graph.tensors[node.inputs[0]].shape) in (3, 4)
+            and graph.tensors[node.inputs[0]].shape[0] == 1
+        ):
             new = _conv(graph, edit, node) if node.op == "conv" else _pool(graph, edit, node)
             if new is not None:
                 edit.replace(node.outputs[0], new)
@@ -31,7 +34,11 @@ def _channels_last(graph: Graph, edit: Edit, x: str, name: str) -> tuple[str, tu
     shape = graph.tensors[x].shape
     channels, height, width = shape[1], 1 if len(shape) == 3 else shape[2], shape[-1]
     index = np.arange(channels * height * width).reshape(channels, height, width).transpose(1, 2, 0)
-    return edit.add("view", [x], {"index": np.ascontiguousarray(index), "fill": 0.0}, index.shape, name), (height, width, channels)
+    return edit.add("view", [x], {"index": np.ascontiguousarray(index), "fill": 0.0}, index.shape, name), (
+        height,
+        width,
+        channels,
+    )
 
 
 def _channels_first(edit: Edit, y: str, image: Shape, shape: Shape, name: str) -> str:
@@ -41,7 +48,9 @@ def _channels_first(edit: Edit, y: str, image: Shape, shape: Shape, name: str) -
 
 def _window_attrs(attrs: Mapping[str, Any], spatial: int) -> dict[str, Any]:
     pads = tuple(attrs["pads"])
-    wide = {k: (1, *attrs[k]) if spatial == 1 else tuple(attrs[k]) for k in ("strides", "dilations", "kernel") if k in attrs}
+    wide = {
+        k: (1, *attrs[k]) if spatial == 1 else tuple(attrs[k]) for k in ("strides", "dilations", "kernel") if k in attrs
+    }
     return {**wide, "pads": (0, pads[0], 0, pads[1]) if spatial == 1 else pads}
 
 
@@ -67,8 +76,9 @@ def _pool(graph: Graph, edit: Edit, node: Node) -> str | None:
         return None
     x, _ = _channels_last(graph, edit, node.inputs[0], node.name)
     image = (1 if spatial == 1 else out[2], out[-1], out[1])
-    attrs = {"kind": "max" if node.op == "maxpool" else "average", **_window_attrs(node.attrs, spatial),
-             "count_include_pad": bool(node.attrs.get("count_include_pad", False))}
+    attrs = {
+        "kind": "max" if node.op == "maxpool" else "average",
+        **_window_attrs(node.attrs, spatial),
+        "count_include_pad": bool(node.attrs.get("count_include_pad", False)),
+    }
     return _channels_first(edit, edit.add("pool2d", [x], attrs, image, node.name), image, out, node.name)
-
-
