@@ -36,7 +36,8 @@ SLM_INLINE int32_t slm_saturate(int32_t value, slm_type type)
     return type == SLM_S8 ? slm_clamp(value, INT8_MIN, INT8_MAX) : slm_clamp(value, INT16_MIN, INT16_MAX);
 }
 
-#define SLM_MAX_AXES 6u
+#define SLM_MAX_AXES 6
+#define SLM_OUTER_AXES (SLM_MAX_AXES - 1)
 
 /** A number of elements: fixed + per_token * tokens. */
 typedef struct {
@@ -52,9 +53,8 @@ typedef struct {
 
 /** Element (i0, i1, ...) lies at start + i0 * axis[0].step + i1 * axis[1].step + ...; lies in the blob. */
 typedef struct {
-    int32_t axes; /**< used entries of axis, 1..SLM_MAX_AXES, outermost first */
     slm_extent start;
-    slm_axis axis[SLM_MAX_AXES];
+    slm_axis axis[SLM_MAX_AXES]; /**< outermost first; those that are not needed have size 1 */
 } slm_layout;
 
 /** A walk over a layout in runs along its innermost axis. */
@@ -62,10 +62,9 @@ typedef struct {
     int32_t at;     /**< where the current run starts */
     int32_t length; /**< elements in a run */
     int32_t step;   /**< distance between neighbours in a run */
-    int32_t outer;  /**< used entries below */
-    int32_t size[SLM_MAX_AXES - 1u];
-    int32_t stride[SLM_MAX_AXES - 1u];
-    int32_t index[SLM_MAX_AXES - 1u];
+    int32_t size[SLM_OUTER_AXES];
+    int32_t stride[SLM_OUTER_AXES];
+    int32_t index[SLM_OUTER_AXES];
 } slm_walk;
 
 static inline int32_t slm_extent_at(slm_extent extent, uint32_t tokens)
@@ -77,7 +76,7 @@ static inline int32_t slm_extent_at(slm_extent extent, uint32_t tokens)
 static inline uint32_t slm_layout_size(const slm_layout *layout, uint32_t tokens)
 {
     int32_t size = 1;
-    for (int32_t k = 0; k < layout->axes; k++) {
+    for (int32_t k = 0; k < SLM_MAX_AXES; k++) {
         size *= slm_extent_at(layout->axis[k].size, tokens);
     }
     return (uint32_t)size;
@@ -86,22 +85,21 @@ static inline uint32_t slm_layout_size(const slm_layout *layout, uint32_t tokens
 /** \brief Set the walk to its first run. */
 static inline void slm_walk_begin(slm_walk *walk, const slm_layout *layout, uint32_t tokens)
 {
-    const int32_t outer = layout->axes - 1;
-    for (int32_t k = 0; k < outer; k++) {
+    const slm_axis *innermost = &layout->axis[SLM_OUTER_AXES];
+    walk->at = slm_extent_at(layout->start, tokens);
+    walk->length = slm_extent_at(innermost->size, tokens);
+    walk->step = slm_extent_at(innermost->step, tokens);
+    for (int32_t k = 0; k < SLM_OUTER_AXES; k++) {
         walk->size[k] = slm_extent_at(layout->axis[k].size, tokens);
         walk->stride[k] = slm_extent_at(layout->axis[k].step, tokens);
         walk->index[k] = 0;
     }
-    walk->outer = outer;
-    walk->length = slm_extent_at(layout->axis[outer].size, tokens);
-    walk->step = slm_extent_at(layout->axis[outer].step, tokens);
-    walk->at = slm_extent_at(layout->start, tokens);
 }
 
 /** \brief Go to the next run; false after the last one. */
 static inline bool slm_walk_next(slm_walk *walk)
 {
-    for (int32_t k = walk->outer - 1; k >= 0; k--) {
+    for (int32_t k = SLM_OUTER_AXES - 1; k >= 0; k--) {
         walk->at += walk->stride[k];
         walk->index[k]++;
         if (walk->index[k] < walk->size[k]) {

@@ -13,9 +13,9 @@ from slm2c.ops.layout import MAX_AXES, Extent, Layout, broadcast, factor
 
 def offsets(layout: Layout, tokens: int) -> Array:
     """Where the elements lie for n = tokens, in the order of the walk: what slm_walk visits."""
-    axes, start, per_token, *rest = layout.table().tolist()
+    start, per_token, *rest = layout.table().tolist()
     found = np.array([start + per_token * tokens])
-    for size, size_n, step, step_n in np.reshape(rest, (MAX_AXES, 4))[:axes]:
+    for size, size_n, step, step_n in np.reshape(rest, (MAX_AXES, 4)):
         found = (found[:, None] + np.arange(size + size_n * tokens) * (step + step_n * tokens)).ravel()
     return found
 

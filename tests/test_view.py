@@ -47,9 +47,9 @@ def read(call: KernelCall, x: Array, count: int, tokens: int) -> Array:
         rows, step, _ = (tokens if a is Special.TOKENS else a for a in call.args[4:])
         assert isinstance(rows, int) and isinstance(step, int)
         return np.array([-1 if c < 0 else x[r * step + c] for r in range(rows) for c in table])
-    axes, start, per_token, *rest = table.tolist()
+    start, per_token, *rest = table.tolist()
     at = np.array([start + per_token * tokens])
-    for size, size_n, step, step_n in np.reshape(rest, (MAX_AXES, 4))[:axes]:
+    for size, size_n, step, step_n in np.reshape(rest, (MAX_AXES, 4)):
         at = (at[:, None] + np.arange(size + size_n * tokens) * (step + step_n * tokens)).ravel()
     return x[at]
 

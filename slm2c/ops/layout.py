@@ -58,8 +58,8 @@ class Layout:
         if not (runs and axes):
             axes = (*axes, (ONE, ZERO))
         assert len(axes) <= MAX_AXES, f"{len(axes)} axes: insert a view before"
-        flat = [len(axes), self.start.fixed, self.start.per_token]
-        for size, step in axes + ((ONE, ZERO),) * (MAX_AXES - len(axes)):
+        flat = [self.start.fixed, self.start.per_token]
+        for size, step in ((ONE, ZERO),) * (MAX_AXES - len(axes)) + axes:
             flat += [size.fixed, size.per_token, step.fixed, step.per_token]
         return np.array(flat, dtype=np.int32)
 

@@ -1,7 +1,7 @@
 """matmul: the product of two activations as numpy.matmul defines it, batch axes broadcast.
 
-float inputs: a [..., M, K], b [..., K, N]; b may be a constant (`linear` is better where it fits). Any axis of activations
-may count tokens, also K of both.
+float inputs: a [..., M, K], b [..., K, N]; b may be a constant (`linear` is better where it fits). Any axis of
+activations may count tokens, also K of both.
 integer inputs: a int8, b int8 (a constant: symmetric), params. Output int8 or int16.
 
     sum = sum over k of (a[m, k] - zero_point(a)) * (b[k, n] - zero_point(b))

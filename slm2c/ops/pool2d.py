@@ -1,12 +1,12 @@
 """pool2d: the greatest or the mean element of each window of an image, channels last.
 
 float inputs: x [H, W, C] or [1, H, W, C]; attrs: kind "max" or "average", kernel, strides, pads (top, left, bottom,
-right), dilations, count_include_pad. The output is [H', W', C], of x's rank. The padding never wins, and adds to the count
-only with count_include_pad.
+right), dilations, count_include_pad. The output is [H', W', C], of x's rank. The padding never wins, and adds to the
+count only with count_include_pad.
 integer inputs: x int8, params. Output int8 or int16.
 
-average: r is the exact sum of x - zero_point(x), and the multiplier is divided by the count, to the nearest integer, once
-a window. max: r is the greatest x, minus zero_point(x).
+average: r is the exact sum of x - zero_point(x), and the multiplier is divided by the count, to the nearest integer,
+once a window. max: r is the greatest x, minus zero_point(x).
 
     output = saturate((r * multiplier + 2**(31 - shift) >> 32 - shift) + zero_point)
 
