@@ -37,12 +37,19 @@ _SECTIONS = {blob.WEIGHTS: "weights", blob.TOKENIZER: "tokenizer", blob.LABELS: 
 _TEMPLATES = {
     "{name}.h": "model.h.j2", "{name}.c": "model.c.j2", "{name}_blob.S": "blob.S.j2", "host/main.c": "main.c.j2",
     "test/validate.c": "validate.c.j2", "test/cost.c": "cost.c.j2", "Makefile": "Makefile.j2",
-    "CMakeLists.txt": "CMakeLists.txt.j2"}
+    "CMakeLists.txt": "CMakeLists.txt.j2", "README.md": "README.md.j2"}
 """Paths in the output folder, and the templates of what lies there."""
 
-_C_WORDS = frozenset(
+_RESERVED = frozenset(
+    # C
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main".split())
+    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main "
+    # headers of the C library, which a <name>.h would hide
+    "alloca assert complex ctype endian errno features fenv inttypes iso646 limits locale math newlib setjmp signal "
+    "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar "
+    "wchar wctype "
+    # targets of CMake
+    "all clean help install package test".split())
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ class Emitted:
 
 
 def is_identifier(name: str) -> bool:
-    """Whether `name` can be a prefix of C identifiers and of file names: lower case, not a word of C."""
-    return bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _C_WORDS
+    """Whether `name` can be a prefix of C identifiers, a file name and a target of CMake, and is not the runtime's."""
+    return bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _RESERVED and not re.match("slm(_|$)", name)
 
 
 def class_count(graph: Graph) -> int:
