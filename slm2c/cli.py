@@ -44,17 +44,18 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """The entry point `slm2c`: run a command and exit."""
     # BLAS threads cost more than they gain on matrices of this size, and must not decide about the last bit.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+        os.environ[variable] = "1"
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run(args, _State()))
+    sys.exit(invoke(args))
 
 
-def _run(args: Sequence[str] | None, state: _State) -> int:
+def invoke(args: Sequence[str] | None) -> int:
     """Run a command; what goes wrong becomes a message and an exit code."""
+    state = _State()
     try:
         return cli.main(args, prog_name="slm2c", obj=state, standalone_mode=False) or 0
     except click.ClickException as error:

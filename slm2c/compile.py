@@ -204,7 +204,11 @@ def macs(compiled: Compiled) -> int:
 
 
 def require_replaceable(out: Path) -> None:
-    """Raises CompileError if `out` exists and is neither an empty folder nor the output of an earlier build."""
+    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor the output of an earlier build."""
+    above = next(folder for folder in out.resolve().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        fact = "cannot be written" if above.is_dir() else "is not a folder"
+        raise CompileError(Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o"))
     if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
         raise CompileError(Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,8 @@ def write_arrays(path: Path, found: Sequence[Mapping[str, Array]]) -> dict[str, 
     except OSError as error:
         raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
     return {name: value.shape for name, value in arrays.items()}
 
 

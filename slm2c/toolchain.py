@@ -309,20 +309,26 @@ def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: flo
 @contextmanager
 def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a group of its own; the group is killed when the block is left, by Ctrl-C too."""
-    child = subprocess.Popen(
-        command,
-        cwd=cwd,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    # A signal between the start and the `try` would leave a process behind.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
-        yield child
+        child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield child
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            for stream in (child.stdin, child.stdout):
+                assert stream is not None
+                stream.close()
     finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        for stream in (child.stdin, child.stdout):
-            assert stream is not None
-            stream.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -68,7 +68,7 @@ def ladder(output: Output, on: Sequence[str], boards: Sequence[str], count: int,
     """Climb the rungs `on`, of host, sanitize and qemu, with `count` samples; qemu for each of `boards`.
 
     Without `on`: host, and qemu where its tools are. Without `boards`: the one that the build is for. Raises CompileError
-    for want of a tool, or for a board that no emulator has.
+    for want of a tool, for a board that no emulator has, or where the C refuses its blob.
     """
     skipped: dict[str, str] = {}
     targets = [_emulated(board) for board in ([load_board(name) for name in boards] or [output.board])]
@@ -133,6 +133,8 @@ def sources(folder: Path, name: str) -> list[Path]:
 def _compare(rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]) -> Rung:
     write_samples(work / "samples.bin", graph, samples)
     result = run()
+    if result.exit_code == 2:  # a status of init or run
+        raise CompileError(Problem(rung, "", f"the C refuses to run: {result.output.strip()}", "build the folder again"))
     if result.exit_code != 0:
         raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
     numbers = tensor_numbers(graph)
