@@ -96,7 +96,7 @@ static inline void slm_walk_begin(slm_walk *walk, const slm_layout *layout, uint
     }
 }
 
-/** \brief Go to the next run; false after the last one. */
+/** \brief Go to the next run; false after the last one, and the walk is at its first run again. */
 static inline bool slm_walk_next(slm_walk *walk)
 {
     for (int32_t k = SLM_OUTER_AXES - 1; k >= 0; k--) {

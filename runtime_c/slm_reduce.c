@@ -27,14 +27,14 @@ SLM_INLINE void reduce(reduction kind, const slm_reduce_params *params, const vo
     const int32_t multiplier = slm_divide_multiplier(params->multiplier, kind == MEAN ? count : 1u);
     const int32_t zero = sums ? params->input_zero_point * (int32_t)count : params->input_zero_point;
     slm_walk kept;
+    slm_walk reduced;
     slm_walk_begin(&kept, &params->kept, tokens);
+    slm_walk_begin(&reduced, &params->reduced, tokens);
     int32_t i = 0;
     do {
         for (int32_t j = 0; j < kept.length; j++, i++) {
             const int32_t start = kept.at + j * kept.step;
             int32_t value = sums ? 0 : slm_load(input, input_type, start);
-            slm_walk reduced;
-            slm_walk_begin(&reduced, &params->reduced, tokens);
             do {
                 int32_t at = start + reduced.at;
                 for (int32_t k = 0; k < reduced.length; k++, at += reduced.step) {
