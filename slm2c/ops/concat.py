@@ -106,7 +106,8 @@ def _eval_int(node: Node, inputs: Sequence[Array | None]) -> Array:
 def _lower(node: Node, graph: Graph) -> KernelCall:
     *names, params = node.inputs
     out = graph.tensors[node.outputs[0]]
-    symbol = f"slm_concat{len(node.attrs['order'])}_{ {'i8': 's8', 'i16': 's16'}[out.dtype] }"
+    suffix = {"i8": "s8", "i16": "s16"}[out.dtype]
+    symbol = f"slm_concat{len(node.attrs['order'])}_{suffix}"
     tokens = 1 if out.token_axis is None else Special.TOKENS
     return KernelCall(symbol, (params, *(names[i] for i in node.attrs["order"]), out.name, tokens), node)
 
