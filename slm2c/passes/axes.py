@@ -98,8 +98,10 @@ def _view_axis(node: Node, x: Tensor, count: int) -> int | None:
     token = index // inner % count
     if not token.any():
         return None
+    within = index // (inner * count) * inner + index % inner  # the position with the token taken out
     for axis, length in enumerate(index.shape):
         along = np.arange(length).reshape([-1 if a == axis else 1 for a in range(index.ndim)])
-        if length == count and np.array_equal(token, np.broadcast_to(along, index.shape)):
+        alike = np.array_equal(within, np.broadcast_to(np.take(within, [0], axis=axis), index.shape))
+        if length == count and alike and np.array_equal(token, np.broadcast_to(along, index.shape)):
             return axis
     return _FIXED

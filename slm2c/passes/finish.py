@@ -6,13 +6,14 @@ normalization that alone reads it, a ReLU into the operator before it. What no k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Array, Graph, Node
+from slm2c.ir import Array, Graph, Node, Shape
 from slm2c.ops import TABLE
+from slm2c.ops.concat import MAX_PARTS
 from slm2c.ops.embedding import MAX_LOOKUPS
 from slm2c.ops.layernorm import MAX_COLUMNS
 from slm2c.passes.edit import Edit
@@ -24,7 +25,12 @@ def finish(graph: Graph) -> Graph:
         graph = step(graph)
     problems = [_unsupported(graph, node) for node in graph.nodes if node.op not in TABLE]
     problems += [
-        Problem(node.name, node.op, f"normalizes {graph.tensors[node.inputs[0]].shape[1]} features", f"{MAX_COLUMNS} at most")
+        Problem(
+            node.name,
+            node.op,
+            f"normalizes {graph.tensors[node.inputs[0]].shape[1]} features",
+            f"{MAX_COLUMNS} at most",
+        )
         for node in graph.nodes
         if node.op == "layernorm" and graph.tensors[node.inputs[0]].shape[1] > MAX_COLUMNS
     ]
@@ -198,30 +204,34 @@ def convert(graph: Graph) -> Graph:
     return edit.apply()
 
 
+def _operands(edit: Edit, inputs: Sequence[str], shape: Shape, name: str) -> tuple[str, str, bool]:
+    """(x, y, swapped) of two operands: x is computed and has the result's shape, by a view if neither operand has it."""
+    run_time = [x not in edit.consts for x in inputs]
+    whole = [r and edit.tensors[x].shape == shape for r, x in zip(run_time, inputs, strict=True)]
+    first = whole.index(True) if any(whole) else run_time.index(True)
+    x, y = inputs[first], inputs[1 - first]
+    if not whole[first]:
+        positions = np.arange(edit.tensors[x].size).reshape(edit.tensors[x].shape)
+        index = np.ascontiguousarray(np.broadcast_to(positions, shape))
+        x = edit.add("view", [x], {"index": index, "fill": 0.0}, shape, name)
+    return x, y, first == 1
+
+
 def _sum(graph: Graph, edit: Edit, node: Node) -> str:
-    weights = {"activation": "", "alpha": 1.0, "beta": -1.0 if node.op == "sub" else 1.0}
-    inputs = list(node.inputs)
-    if inputs[0] in graph.consts:  # c - x
-        inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
     shape = graph.tensors[node.outputs[0]].shape
-    if (
-        graph.tensors[inputs[0]].shape != shape
-        and graph.tensors[inputs[1]].shape == shape
-        and inputs[1] not in graph.consts
-    ):
-        inputs, weights["alpha"], weights["beta"] = inputs[::-1], weights["beta"], weights["alpha"]
-    return edit.add("add", inputs, weights, shape, node.name)
+    weights = [1.0, -1.0 if node.op == "sub" else 1.0]
+    x, y, swapped = _operands(edit, node.inputs, shape, node.name)
+    alpha, beta = weights[::-1] if swapped else weights
+    return edit.add("add", [x, y], {"activation": "", "alpha": alpha, "beta": beta}, shape, node.name)
 
 
 def _product(graph: Graph, edit: Edit, node: Node) -> str:
     shape = graph.tensors[node.outputs[0]].shape
     constant = graph.consts.get(node.inputs[1])
-    if constant is not None and constant.size == 1:
+    if constant is not None and constant.size == 1 and graph.tensors[node.inputs[0]].shape == shape:
         return edit.add("lut", [node.inputs[0]], {"fn": ("mul", ("x",), float(constant.ravel()[0]))}, shape, node.name)
-    inputs = list(node.inputs)
-    if graph.tensors[inputs[0]].shape != shape and inputs[1] not in graph.consts:
-        inputs.reverse()
-    return edit.add("mul", inputs, {}, shape, node.name)
+    x, y, _ = _operands(edit, node.inputs, shape, node.name)
+    return edit.add("mul", [x, y], {}, shape, node.name)
 
 
 def _quotient(graph: Graph, edit: Edit, node: Node) -> str:
@@ -229,10 +239,21 @@ def _quotient(graph: Graph, edit: Edit, node: Node) -> str:
     x, y = node.inputs
     shape = graph.tensors[node.outputs[0]].shape
     reciprocal = edit.add("lut", [y], {"fn": ("reciprocal", ("x",))}, graph.tensors[y].shape, node.name)
-    if x in graph.consts:
-        return edit.add("mul", [reciprocal, x], {}, shape, node.name)
-    inputs = [x, reciprocal] if graph.tensors[x].shape == shape else [reciprocal, x]
-    return edit.add("mul", inputs, {}, shape, node.name)
+    first, second, _ = _operands(edit, [x, reciprocal], shape, node.name)
+    return edit.add("mul", [first, second], {}, shape, node.name)
+
+
+def _concat(graph: Graph, edit: Edit, node: Node) -> str:
+    """A concat of as many parts as its kernel takes; more are joined in steps."""
+    parts, axis = list(node.inputs), node.attrs["axis"]
+    while True:
+        joined = parts[:MAX_PARTS]
+        lengths = sum(edit.tensors[x].shape[axis] for x in joined)
+        shape = edit.tensors[parts[0]].shape
+        out = edit.add("concat", joined, {"axis": axis}, (*shape[:axis], lengths, *shape[axis + 1 :]), node.name)
+        parts = [out, *parts[MAX_PARTS:]]
+        if len(parts) == 1:
+            return out
 
 
 def _reduction(graph: Graph, edit: Edit, node: Node) -> str:
@@ -252,6 +273,7 @@ _CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str]] = {
     "add": _sum,
     "sub": _sum,
     "mul": _product,
+    "concat": _concat,
     "div": _quotient,
     "softmax": _softmax,
     "reduce_sum": _reduction,

@@ -68,10 +68,8 @@ def _match(
     frontier = list(consumers.get(start, []))
     while frontier and len(order) < _REGION_LIMIT:
         node = frontier.pop(0)
-        usable = (
-            node.op in core.ELEMENTWISE
-            or (node.op in ("reduce_mean", "reduce_sum")
-            and tuple(node.attrs["axes"]) == (1,))
+        usable = node.op in core.ELEMENTWISE or (
+            node.op in ("reduce_mean", "reduce_sum") and tuple(node.attrs["axes"]) == (1,)
         )
         if (
             node.outputs[0] in region

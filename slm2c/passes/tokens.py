@@ -48,8 +48,10 @@ def find_interface(graph: Graph) -> Interface | None:
             maker = producers.get(source)
             while maker is not None and (
                 maker.op == "cast"
-                or (maker.op == "view"
-                and np.array_equal(maker.attrs["index"].ravel(), np.arange(graph.tensors[maker.inputs[0]].size)))
+                or (
+                    maker.op == "view"
+                    and np.array_equal(maker.attrs["index"].ravel(), np.arange(graph.tensors[maker.inputs[0]].size))
+                )
             ):
                 source = maker.inputs[0]
                 maker = producers.get(source)

@@ -46,8 +46,7 @@ def _usable(graph: Graph, node: Node) -> bool:
         node.op in ELEMENTWISE
         and graph.tensors[node.outputs[0]].dtype == "f32"
         and all(
-            (x in graph.consts
-            and graph.consts[x].size == 1)
+            (x in graph.consts and graph.consts[x].size == 1)
             or graph.tensors[x].shape == graph.tensors[node.outputs[0]].shape
             for x in node.inputs
         )
