@@ -171,21 +171,22 @@ def render(rows: Sequence[Row]) -> str:
     def number(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    lines = [
-        f"{'':4}{'model':44}{'expected':20}{'actual':11}{'float err':>10}{'SQNR dB':>9}{'argmax':>8}{'C differs':>11}{'s':>6}"
-    ]
+    head = ("", "model", "expected", "actual", "float err", "SQNR dB", "argmax", "C differs", "s")
+    form = "{:4}{:44}{:20}{:11}{:>10}{:>9}{:>8}{:>11}{:>6}"
+    lines = [form.format(*head)]
     for row in rows:
-        lines.append(
-            f"{'ok' if row.ok else 'NO':4}{row.id:44}{row.expected:20}{row.actual:11}{number(row.float_error, '.1e'):>10}"
-            f"{number(row.sqnr_db, '.1f'):>9}{number(row.agreement, '.2f'):>8}{number(row.mismatches, 'd'):>11}{row.seconds:>6.1f}"
+        numbers = (
+            number(row.float_error, ".1e"),
+            number(row.sqnr_db, ".1f"),
+            number(row.agreement, ".2f"),
+            number(row.mismatches, "d"),
+            f"{row.seconds:.1f}",
         )
+        lines.append(form.format("ok" if row.ok else "NO", row.id, row.expected, row.actual, *numbers))
         if row.message:
             lines.append(f"      {row.message[:400]}" if row.actual != "crash" else row.message)
-    lines.append(
-        f"{sum(r.ok for r in rows)} of {len(rows)} as expected; supported {sum(r.actual == 'supported' for r in rows)}, "
-        f"clear error {sum(r.actual == 'error' for r in rows)}, wrong {sum(r.actual == 'wrong' for r in rows)}, "
-        f"crash {sum(r.actual == 'crash' for r in rows)}"
-    )
+    counts = {kind: sum(row.actual == kind for row in rows) for kind in ("supported", "error", "wrong", "crash")}
+    lines.append(f"{sum(r.ok for r in rows)} of {len(rows)} as expected: {counts}")
     return "\n".join(lines)
 
 

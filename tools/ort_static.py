@@ -2,8 +2,8 @@
 
     python tools/ort_static.py examples/homecmd ../shared/hwu64/val.csv
 
-The peer is `onnxruntime.quantization.quantize_static` (QDQ, per-channel INT8 weights, INT8 activations, min-max) on the calibration
-data of the folder: once on the model as exported, once with its -3.4e38 mask edited to -16 by hand.
+The peer is `onnxruntime.quantization.quantize_static` (QDQ, per-channel INT8 weights, INT8 activations, min-max) on
+the calibration data of the folder: once on the model as exported, once with its -3.4e38 mask edited to -16 by hand.
 """
 
 from __future__ import annotations
