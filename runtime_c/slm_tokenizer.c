@@ -73,18 +73,20 @@ static slm_status check_tables(const uint8_t *tables, size_t size)
     if (size < HEADER_BYTES || header(tables, SECTION_BYTES) > size) {
         return SLM_ERR_BLOB_SIZE;
     }
+    const uint32_t before = header(tables, IDS_BEFORE);
+    const uint32_t behind = header(tables, IDS_BEHIND);
     const uint32_t runs = header(tables, RUNS);
     const uint32_t run_count = header(tables, RUN_COUNT);
-    const uint32_t directory = header(tables, DIRECTORY);
     const uint32_t lengths = header(tables, PIECE_BYTES);
+    const uint32_t directory = header(tables, DIRECTORY);
+    /* Numbers first: no sum below overflows. */
     bool sound = header(tables, UNKNOWN_ID) <= UINT16_MAX && header(tables, WORD_CHARS) <= SLM_TOKENIZER_WORD_CHARS &&
-                 header(tables, IDS_BEFORE) <= UINT16_MAX && header(tables, IDS_BEHIND) <= UINT16_MAX &&
-                 inside(tables, header(tables, SPECIAL_IDS), header(tables, IDS_BEFORE) + header(tables, IDS_BEHIND),
-                        2u) &&
-                 run_count <= UINT16_MAX && inside(tables, runs, PLANES + 1u + 2u * run_count, 2u) &&
-                 inside(tables, header(tables, REPLACEMENTS), header(tables, REPLACEMENT_BYTES), 1u) &&
-                 inside(tables, header(tables, ADDED), header(tables, ADDED_BYTES), 1u) && lengths <= WORD_BYTES &&
-                 inside(tables, directory, 2u * lengths, 8u);
+                 before <= UINT16_MAX && behind <= UINT16_MAX && run_count <= UINT16_MAX && lengths <= WORD_BYTES;
+    sound = sound && inside(tables, header(tables, SPECIAL_IDS), before + behind, 2u) &&
+            inside(tables, runs, PLANES + 1u + 2u * run_count, 2u) &&
+            inside(tables, header(tables, REPLACEMENTS), header(tables, REPLACEMENT_BYTES), 1u) &&
+            inside(tables, header(tables, ADDED), header(tables, ADDED_BYTES), 1u) &&
+            inside(tables, directory, 2u * lengths, 8u);
     for (uint32_t plane = 0; sound && plane < PLANES; plane++) {
         const uint8_t *first = tables + runs + (size_t)2u * plane;
         sound = load_u16(first) < load_u16(first + 2) && load_u16(first + 2) <= run_count;

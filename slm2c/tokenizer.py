@@ -15,7 +15,7 @@ import json
 import re
 import struct
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -92,13 +92,15 @@ class Tokenizer:
 
     def _pieces(self, word: str) -> list[int]:
         """The ids of the longest piece at the word's start, then of the longest at what is left, and so on."""
+        if len(word) > self.word_chars:
+            return [self.unknown]
         ids: list[int] = []
         start = 0
         while start < len(word):
             prefix = self.prefix if start else ""
             ends = range(len(word), start, -1)
             end = next((end for end in ends if prefix + word[start:end] in self.vocab), None)
-            if end is None or len(word) > self.word_chars:
+            if end is None:
                 return [self.unknown]
             ids.append(self.vocab[prefix + word[start:end]])
             start = end
@@ -188,11 +190,12 @@ class Tokenizer:
         for c, text in self.characters.items():
             assert SELF not in text, f"U+{c:04X} becomes {text!r}"
             word = text.strip(" ")
-            if word and word not in alphabet and chr(c) not in alphabet:
+            unknown = bool(word) and " " not in word and not set(word) <= alphabet
+            if unknown and chr(c) not in alphabet:  # as unknown as the character itself
+                if text == word:
+                    continue
                 if text == f" {word} ":
                     text = f" {SELF} "
-                elif " " not in text and not set(text) <= alphabet:
-                    continue
             table[c] = f" {SELF} " if text == f" {chr(c)} " else text
         return table
 
@@ -254,12 +257,12 @@ def parse_tokenizer(data: str | bytes) -> Tokenizer:
     read(_check_padding, "padding")
     vocab = model[0] if model else {}
     added = read(lambda tokens: _added_tokens(tokens, vocab), "added_tokens") if model else None
-    characters = _compose(steps + words)
-    if any(step is ucd.DECOMPOSED for step in steps):
-        read(lambda _: _check_mark_order(vocab, characters), "normalizer")
     if problems:
         raise CompileError(problems)
     assert model is not None and added is not None
+    characters = _compose(steps + words)
+    if any(step is ucd.DECOMPOSED for step in steps):
+        _check_mark_order(vocab, characters)
     return Tokenizer(*model, characters, added, before, after, max_tokens)
 
 
@@ -309,13 +312,17 @@ def _model(spec: Any) -> tuple[dict[str, int], str, int, int]:
 
 
 def _normalizer(spec: Any) -> list[Table]:
-    component = "normalizer"
     if spec is None:
         return []
+    if _get(spec, "type", str, "normalizer") != "Sequence":
+        return _normalizer_steps(spec)
+    _only(spec, ("normalizers",), "normalizer")
+    return [step for part in _get(spec, "normalizers", list, "normalizer") for step in _normalizer_steps(part)]
+
+
+def _normalizer_steps(spec: Any) -> list[Table]:
+    component = "normalizer"
     kind = _get(spec, "type", str, component)
-    if kind == "Sequence":
-        _only(spec, ("normalizers",), component)
-        return [step for part in _get(spec, "normalizers", list, component) for step in _normalizer(part)]
     if kind == "BertNormalizer":
         _only(spec, ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"), component)
         lowercase = _get(spec, "lowercase", bool, component)
@@ -356,8 +363,8 @@ def _post_processor(spec: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     kind = _get(spec, "type", str, component)
     if kind == "BertProcessing":
         _only(spec, ("sep", "cls"), component)
-        ends = [_get(spec, key, list, component)[-1:] for key in ("cls", "sep")]
-        return _ids(ends[0], component), _ids(ends[1], component)
+        cls, sep = (_ids(_get(spec, key, list, component)[1:], component) for key in ("cls", "sep"))
+        return cls, sep
     if kind != "TemplateProcessing":
         raise _refusal(component, "not supported", "supported are TemplateProcessing and BertProcessing", kind)
     _only(spec, ("single", "pair", "special_tokens"), component)
@@ -371,7 +378,7 @@ def _post_processor(spec: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if _get(piece, "type_id", int, component) != 0:
             raise _refusal(component, "a type_id is not 0", "export the student with one segment", kind)
         name = _get(piece, "id", str, component)
-        if "Sequence" in item:
+        if "Sequence" in item and name == "A":
             sides.append(())
         elif name in ids:
             sides[-1] += ids[name]
@@ -393,7 +400,7 @@ def _truncation(spec: Any) -> int | None:
     if spec is None:
         return None
     for key, wrong in ("direction", "Left"), ("strategy", "OnlySecond"):
-        if spec.get(key) == wrong:
+        if _get(spec, key, str, component) == wrong:
             raise _refusal(component, f"{key} is {wrong}", "use Right and LongestFirst")
     return _get(spec, "max_length", int, component)
 
@@ -411,6 +418,8 @@ def _added_tokens(tokens: Any, vocab: Mapping[str, int]) -> dict[str, int]:
     component = "added_tokens"
     added: dict[str, int] = {}
     free = len(vocab)  # `tokenizers` numbers what the vocabulary lacks from here on, whatever the file says
+    if not isinstance(tokens, list | None):
+        raise _refusal(component, "not a list", "check the file")
     for token in tokens or []:
         content = _get(token, "content", str, component)
         if not content:
@@ -450,12 +459,11 @@ def _isolated(code_points: Iterable[int]) -> dict[int, str]:
     return {c: f" {chr(c)} " for c in code_points}
 
 
-def _compose(steps: Iterable[Table]) -> dict[int, str]:
+def _compose(steps: Sequence[Table]) -> dict[int, str]:
     """The table that does what `steps` do one after the other."""
     table: dict[int, str] = {}
-    for step in steps:
-        done = {c: text.translate(step) for c, text in table.items()}
-        table = {**step, **done}
+    for step in reversed(steps):
+        table = {**table, **{c: text.translate(table) for c, text in step.items()}}
     return table
 
 

@@ -12,13 +12,13 @@ import random
 import struct
 import subprocess
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slm2c import unicode_data as ucd
@@ -181,13 +181,13 @@ def test_character_table(name: str, everywhere: bool) -> None:
 
 
 def test_broken_sequences(in_c: InC) -> None:
-    """All pairs of bytes; for each lead byte, what bounds its tails; what ends with the text."""
-    pairs = [bytes((a, b)) for a in range(256) for b in range(128, 256)]
-    edges = (0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xFF)
-    longer = [bytes((a, b, c, d)) for a in range(0xC0, 256) for b in edges for c in edges for d in (0x80, 0xFF)]
+    """For each lead byte what bounds its tails, within the text and at its end."""
+    edges = (0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC2, 0xFF)
+    pairs = [bytes((a, b)) for a in range(256) for b in (*edges, a ^ 0x55)]
+    longer = [bytes((a, b, c, d)) for a in range(0xC0, 256) for b in edges for c in edges[1:3] for d in edges[2:4]]
     within = pairs + longer
     texts = [b" ".join(b"e" + s + b"e" for s in within[i : i + 256]) for i in range(0, len(within), 256)]
-    texts += [b"e" + s[:n] for s in longer[::7] for n in (1, 2, 3)]
+    texts += [b"e" + s[:n] for s in longer[::3] for n in (1, 2, 3)]
     assert_all_agree(variant("not cleaned"), in_c, texts, NO_LIMIT)
 
 
@@ -283,15 +283,21 @@ def test_damaged_tables_are_safe(in_c: InC) -> None:
     struct.pack_into("<I", damaged[-1], 0, len(whole) + 4)
     struct.pack_into("<2I", damaged[-1], 36, 4, len(whole))
     damaged[-1][runs + 36 : text_at] = bytes(text_at - runs - 36)
+    damaged.append(bytearray(whole))  # records of 3 bytes that begin inside
+    struct.pack_into("<2I", damaged[-1], directory, len(whole) - 4, 4)
     statuses = [status for status, *_ in in_c((bytes(tables), text, 64) for tables in damaged)]
     assert set(statuses) == {OK, ERR_BLOB_SIZE, ERR_BLOB_CHECKSUM, ERR_LENGTH_MAX}
-    assert statuses[-3:] == [OK, OK, OK]
+    assert statuses[-4:] == [OK, OK, OK, ERR_BLOB_CHECKSUM]
 
 
 LETTERS = "abcAB é"
 
 
 @settings(max_examples=50)
+@example(characters={ord("A"): "b", ord("b"): "c"}, pieces={"b"}, texts=["A", "b"])
+@example(characters={ord("A"): "a b", ord("b"): "c"}, pieces={"a", "b", "bx"}, texts=["A", "b", "Ax"])
+@example(characters={ord("A"): " ab ", ord("a"): "c", ord("b"): "c"}, pieces={"a", "##b"}, texts=["A", "ab", "xAx"])
+@example(characters={ord("A"): " a b ", ord("é"): "ab"}, pieces={"a"}, texts=["A", "é", "aé"])
 @given(
     characters=st.dictionaries(st.sampled_from(LETTERS).map(ord), st.text(LETTERS, max_size=4)),
     pieces=st.sets(st.text("#" + LETTERS, min_size=1, max_size=4), max_size=20),
@@ -376,6 +382,38 @@ def test_refused(parts: dict[str, Any], fact: str) -> None:
 def test_not_a_tokenizer(data: bytes) -> None:
     with pytest.raises(CompileError, match="tokenizer"):
         parse_tokenizer(data)
+
+
+def places(spec: Any) -> Iterator[tuple[str | int, ...]]:
+    """The way to each value in `spec` and below, but of the vocabulary only one piece."""
+    for key, value in list(spec.items() if isinstance(spec, dict) else enumerate(spec))[:12]:
+        yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *rest) for rest in places(value))
+
+
+def test_junk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in the wrong place: the tokenizer is read, or CompileError says why not."""
+    monkeypatch.setattr("slm2c.tokenizer._compose", lambda steps: {})  # slow, and behind all checks
+    normalizer = bert(clean_text=False, handle_chinese_chars=False)
+    parts = {
+        "normalizer": {"type": "Sequence", "normalizers": [normalizer, {"type": "Lowercase"}]},
+        "truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"direction": "Right"},
+        "model": model(vocab={name: i for i, name in enumerate(SPECIAL)}),
+    }
+    refused = 0
+    for other in {}, PARTS["BertProcessing"]:
+        text = json.dumps(a_spec(**parts, **other))
+        for *way, last in places(json.loads(text)):
+            for junk in (None, 5, -1, True, "x", "", [], [5], [None], {}, {"type": "Sequence"}, {"x": []}):
+                spec = json.loads(text)
+                functools.reduce(lambda value, key: value[key], way, spec)[last] = junk
+                try:
+                    parse(spec)
+                except CompileError:
+                    refused += 1
+    assert refused > 500
 
 
 def test_all_problems_are_listed() -> None:
