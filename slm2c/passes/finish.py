@@ -284,10 +284,13 @@ _CONVERT: Mapping[str, Callable[[Graph, Edit, Node], str]] = {
 
 
 def _unsupported(graph: Graph, node: Node) -> Problem:
+    tensors = [graph.tensors[x] for x in (*node.inputs, *node.outputs) if x]
+    integers = any(t.dtype != "f32" for t in tensors)
     shapes = ", ".join(str(list(graph.tensors[x].shape)) for x in node.inputs if x)
+    reason = "computes with integers at run time" if integers else "no kernel for this operator at run time"
     return Problem(
         node.name,
         node.op,
-        f"no kernel for this operator on run-time tensors of {shapes}",
+        f"{reason}, on tensors of {shapes}",
         "export the model without it, or compute it outside the model",
     )
