@@ -336,7 +336,8 @@ class Builder:
     def const(self, value: Array) -> str:
         """A constant; float16, bfloat16 and float64 become float32."""
         if value.dtype.kind == "f" or value.dtype.name == "bfloat16":
-            value = value.astype(np.float32)
+            with np.errstate(over="ignore"):  # a mask of -1.8e308 becomes -inf, as it should
+                value = value.astype(np.float32)
         elif value.dtype not in [np.dtype(kind) for kind in DTYPES.values()]:
             value = value.astype(np.int64)
         name = self.fresh()

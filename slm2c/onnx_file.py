@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, numpy_helper
 
 from slm2c.errors import CompileError, Problem
@@ -71,9 +71,25 @@ def read_model(path: Path) -> onnx.ModelProto:
         model = onnx.ModelProto.FromString(data)
     except DecodeError:
         model = None
-    if model is None or not model.HasField("graph") or not model.opset_import:
+    if model is None or not model.HasField("graph") or not model.opset_import or not _is_text(model):
         raise CompileError(Problem(str(path), "", *_what_it_is(data)))
+    imports = [*model.opset_import, *(o for function in model.functions for o in function.opset_import)]
+    if not 0 <= model.ir_version < 1000 or not all(0 < o.version < 1000 for o in imports):
+        raise CompileError(Problem(str(path), "", "has an impossible IR or operator set version", "export it again"))
     return model
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string in `message` is UTF-8; protobuf hands out others as bytes."""
+    pending = [message]
+    while pending:
+        for field, value in pending.pop().ListFields():
+            values = [value] if isinstance(value, (str, bytes, Message)) else value
+            if field.type == field.TYPE_MESSAGE:
+                pending += values
+            elif field.type == field.TYPE_STRING and not all(isinstance(v, str) for v in values):
+                return False
+    return True
 
 
 def _read(path: Path) -> bytes:

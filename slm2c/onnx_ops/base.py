@@ -253,7 +253,8 @@ class Call:
 
     def const(self, value: Any, dtype: type[np.generic] | None = None) -> str:
         """A constant."""
-        return self.builder.const(np.asarray(value, dtype=dtype))
+        with np.errstate(over="ignore"):
+            return self.builder.const(np.asarray(value, dtype=dtype))
 
     def scalar_like(self, x: str, value: float) -> str:
         """A scalar constant of the type of `x`."""
