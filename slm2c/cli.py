@@ -190,7 +190,9 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     """
     from slm2c import inspection
 
-    facts = inspection.inspect(model, shapes)
+    with _progress() as progress:
+        progress("inspect", 0, 1)
+        facts = inspection.inspect(model, shapes)
     _show(facts, lambda: inspection.render(facts))
     return EXIT_FAILED if "error" in facts else 0
 
@@ -310,11 +312,15 @@ def run(folder: Path, texts: tuple[str, ...], source: Path | None, target: Path 
         raise click.UsageError("give either texts, or --input and --output")
     built = output.read(folder)
     if source is None or target is None:
-        answers = evaluate.run_text(built, texts)
+        with _progress() as progress:
+            progress("run", 0, 1)
+            answers = evaluate.run_text(built, texts)
         facts = [{"text": text, "n": a.n, **asdict(a)} for text, a in zip(texts, answers, strict=True)]
         _show({"answers": facts}, lambda: show.answers(texts, answers))
     else:
-        found = evaluate.run_arrays(built, samples.read_arrays(source, built.float_graph, built.interface))
+        with _progress() as progress:
+            progress("run", 0, 1)
+            found = evaluate.run_arrays(built, samples.read_arrays(source, built.float_graph, built.interface))
         shapes = samples.write_arrays(target, found)
         _show({"output": str(target), "shapes": shapes}, lambda: show.written(target, shapes))
 

@@ -15,7 +15,7 @@ from slm2c.errors import CompileError, Problem
 from slm2c.lower import Lowered, sketch
 from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
-from slm2c.text import table, title
+from slm2c.text import WIDTH, table, title
 from slm2c.tokenizer import read_tokenizer
 
 _BASIS = "scheduled and laid out without calibration, which may make some tensors int16; without labels and code"
@@ -155,11 +155,15 @@ def _overview(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows + [("warning", warning) for warning in facts["warnings"]]
 
 
-def _flow(counts: list[tuple[str, int]], columns: int = 4) -> str:
-    """Names and counts, some to a line."""
+def _flow(counts: list[tuple[str, int]]) -> str:
+    """Names and counts, as many to a line as fit."""
     cells = [f"{count:>4} {name}" for name, count in counts]
-    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
-    return table([row + [""] * (columns - len(row)) for row in rows], "l" * columns, indent=0)
+    for columns in (4, 3, 2, 1):
+        rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+        text = table([row + [""] * (columns - len(row)) for row in rows], "l" * columns, indent=0)
+        if max(map(len, text.splitlines()), default=0) <= WIDTH:
+            break
+    return text
 
 
 def _boards(facts: Mapping[str, Any]) -> str:
