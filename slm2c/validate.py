@@ -81,7 +81,7 @@ def ladder(output: Output, on: Sequence[str], boards: Sequence[str], count: int,
     chosen, graph, rungs = choose_samples(output, count), output.graph, list[Rung]()
     for name in dict.fromkeys(on):
         for board in targets if name == "qemu" else [None]:
-            progress(f"validate on {name}", 0, 1)
+            progress(f"validate on {name if board is None else board.name}", 0, 1)
             with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
                 rungs.append(
                     host_rung(output.folder, output.name, graph, chosen, Path(work), sanitize=name == "sanitize")
