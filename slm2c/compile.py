@@ -105,12 +105,12 @@ def _quantize(fused: Fused, observed: Mapping[str, Observed], chosen: Sequence[S
               progress: Progress) -> tuple[str, dict[str, float], Quantized]:
     """The integer graph by the given method, or by the one that comes closest to the float outputs.
 
-    Ranges that the file states take part; without calibration data they are what is known best.
+    A file that states ranges was quantized, perhaps trained, to clip at them: they are part of what it computes, and taken.
     """
     stated = any(fused.graph.tensors[node.outputs[0]].quant for node in fused.graph.nodes)
     candidates: Sequence[str] = (options.method,) if options.method != "auto" else METHODS
     if stated and options.method == "auto":
-        candidates = (FILE,) if options.calibration is None else (*METHODS, FILE)
+        candidates = (FILE,)
     judged = list(chosen)[:: max(1, len(chosen) // _JUDGED)]
     floats = [run_fused(fused.graph, sample) for sample in judged]
     found: dict[str, Quantized] = {}
