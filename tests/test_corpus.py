@@ -26,8 +26,9 @@ GAPS = {
 They index run-time data by run-time integers, or compute in integers, which no encoder does.
 """
 
-LEAST_SQNR_DB = 20.0
-"""Of the integer outputs against onnxruntime's, for models whose weights are float: random weights amplify noise."""
+LEAST_SQNR_DB = 15.0
+"""Of the integer outputs against onnxruntime's. A wrong layout, mask or scale gives less than 3 dB; the rounding of random
+weights, whose outputs nearly cancel, gives 18 dB in the worst of these models and 30 dB or more in trained ones."""
 
 
 @pytest.mark.skipif(not ENTRIES, reason="no ../shared/models beside the project")
