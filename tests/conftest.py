@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads fight over small products
+
 import pytest
 from hypothesis import settings
 
