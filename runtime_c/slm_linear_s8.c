@@ -28,8 +28,8 @@ void slm_linear_s8(void *scratch, const slm_linear_params *params, const int32_t
 }
 
 void slm_linear_s8_s16(void *scratch, const slm_linear_params *params, const int32_t *multiplier, const int8_t *input,
-                       const int8_t *weights, const int32_t *bias, int16_t *output, uint32_t rows,
-                       uint32_t in_features, uint32_t out_features)
+                       const int8_t *weights, const int32_t *bias, int16_t *output, uint32_t rows, uint32_t in_features,
+                       uint32_t out_features)
 {
     (void)scratch;
     for (uint32_t r = 0; r < rows; r++, input += in_features) {

@@ -176,7 +176,9 @@ def render(totals: Sequence[Total], ops: Sequence[Op]) -> str:
     for board in boards:
         lines += ["", f"## {board}: instructions by operator and output", ""]
         lines += [
-            "| operator | input -> output | calls | " + " | ".join(f"n = {n}" for n in tokens) + " | MAC per instruction |"
+            "| operator | input -> output | calls | "
+            + " | ".join(f"n = {n}" for n in tokens)
+            + " | MAC per instruction |"
         ]
         lines += ["|---|---|---:|" + "---:|" * len(tokens) + "---|"]
         groups: dict[tuple[str, str], list[Op]] = {}

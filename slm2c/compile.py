@@ -22,7 +22,7 @@ from slm2c.calibrate import METHODS, Observed, Sample, observe
 from slm2c.emit import Texts, is_identifier
 from slm2c.errors import CompileError, Problem
 from slm2c.interpret import run_fused
-from slm2c.lower import Lowered, lower, sketch
+from slm2c.lower import Lowered, lower, sketch, target_of
 from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
 from slm2c.quantize import FILE, Quantized, output_sqnr, quantize
@@ -82,14 +82,14 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
     if budget.is_hopeless(board, fused):
         progress("plan", 0, 1)
-        budget.check(board, fused, sketch(fused, texts, name))
+        budget.check(board, fused, sketch(fused, texts, name, target_of(board)))
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
     fixed = {name for name, port in zip((*fused.graph.inputs, *fused.graph.outputs), (*_ports(imported, fused), *imported.outputs),
                                         strict=True) if port is not None and port.code is not None}
     method, scores, quantized = _quantize(fused, observed, chosen, options, fixed, progress)
     progress("emit", 0, 1)
-    lowered = lower(quantized.graph, fused, texts, name)
+    lowered = lower(quantized.graph, fused, texts, name, target_of(board))
     budget.check(board, fused, lowered)
     return Compiled(name, board, imported, fused, tuple(chosen), files.calibration, method, scores, quantized,
                     lowered, files.tokenizer, labels)

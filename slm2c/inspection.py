@@ -14,6 +14,7 @@ from slm2c.emit import Texts
 from slm2c.errors import CompileError, Problem
 from slm2c.lower import Lowered, sketch
 from slm2c.ops import TABLE
+from slm2c.ops.base import Target
 from slm2c.passes import Fused, fuse
 from slm2c.text import WIDTH, table, title
 from slm2c.tokenizer import read_tokenizer
@@ -40,7 +41,7 @@ def inspect(model: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
             fused = fuse(imported.graph)
         except CompileError as error:
             problems += error.problems
-    lowered = None if fused is None else sketch(fused, Texts(tokenizer), "model")
+    lowered = None if fused is None else sketch(fused, Texts(tokenizer), "model", Target(dsp=True))
     return {
         "producer": imported.producer,
         "opset": imported.opset,

@@ -14,7 +14,7 @@ import numpy as np
 from slm2c.ir import DTYPES, Graph, Node
 from slm2c.memory import Buffer
 from slm2c.ops import TABLE
-from slm2c.ops.base import KernelCall
+from slm2c.ops.base import KernelCall, Target, lower
 
 ALIGNMENT = 16
 """Of every buffer, in bytes: SLM_ALIGNMENT of runtime_c/slm.h."""
@@ -41,8 +41,8 @@ class Program:
     buffers: tuple[Buffer, ...]
 
 
-def schedule(graph: Graph) -> Program:
-    """Lower every node in order and decide which tensors share memory."""
+def schedule(graph: Graph, target: Target) -> Program:
+    """Lower every node in order for `target` and decide which tensors share memory."""
     last = _last_reads(graph)
     calls: list[KernelCall] = []
     places = {name: Place("") for name in (*graph.inputs, *graph.outputs)}
@@ -51,7 +51,7 @@ def schedule(graph: Graph) -> Program:
     scratch: dict[str, str] = {}
     for step, node in enumerate(graph.nodes):
         out = node.outputs[0]
-        call = TABLE[node.op].lower(node, graph)
+        call = lower(TABLE[node.op], node, graph, target)
         calls.append(call)
         if not call.symbol:
             source, width = places[node.inputs[0]], np.dtype(DTYPES[graph.tensors[out].dtype]).itemsize

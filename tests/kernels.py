@@ -80,7 +80,7 @@ def _dequantize(values: Array, tensor: Tensor) -> Array:
 
 
 def variants(op: OpDef, case: Case, stretch: Callable[[], float] = lambda: 1.0) -> Iterator[Variant]:
-    """The case in every choice of element types that the operator accepts, scales as calibrated times `stretch()`."""
+    """The case in every choice of element types and of kernels that the operator has, scales as calibrated times `stretch()`."""
     names = [x for x in activations(case.node, case.consts) if x]
     slots = [i for i, x in enumerate(case.node.inputs) if x in names]
     kinds = [
@@ -89,7 +89,11 @@ def variants(op: OpDef, case: Case, stretch: Callable[[], float] = lambda: 1.0) 
     ]
     for dtypes in itertools.product(*kinds):
         for output in dtypes[:1] if op.same_quant else op.outputs:
-            yield _variant(op, case, dict(zip(names, dtypes, strict=True)), output, stretch)
+            variant = _variant(op, case, dict(zip(names, dtypes, strict=True)), output, stretch)
+            yield variant
+            if op.lower_dsp is not None:
+                call = op.lower_dsp(variant.node, variant.graph)
+                yield replace(variant, title=f"{variant.title} by {call.symbol}", call=call)
 
 
 def _variant(op: OpDef, case: Case, dtypes: Mapping[str, str], output: str, stretch: Callable[[], float]) -> Variant:

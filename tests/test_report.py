@@ -19,7 +19,7 @@ from slm2c.build import build
 from slm2c.compile import Options, compile_model
 from slm2c.emit import Texts
 from slm2c.errors import CompileError
-from slm2c.lower import sketch
+from slm2c.lower import sketch, target_of
 from slm2c.passes import fuse
 from slm2c.text import WIDTH, share, table
 
@@ -198,15 +198,16 @@ def test_hopeless_models_are_not_calibrated(tmp_path: Path) -> None:
 
 
 def test_sketch_has_the_size_of_the_build(model: Path) -> None:
-    compiled = compile_model(model, load_board(BOARD), Options(method="minmax"))
-    assert sketch(fuse(importer.load(model).graph), Texts(), "model").plan == compiled.lowered.plan
-    assert len(sketch(compiled.fused, Texts(), "small").emitted.blob) == len(compiled.lowered.emitted.blob)
+    board = load_board(BOARD)
+    compiled, target = compile_model(model, board, Options(method="minmax")), target_of(board)
+    assert sketch(fuse(importer.load(model).graph), Texts(), "model", target).plan == compiled.lowered.plan
+    assert len(sketch(compiled.fused, Texts(), "small", target).emitted.blob) == len(compiled.lowered.emitted.blob)
 
 
 def test_remedies_of_a_text_model(tmp_path: Path) -> None:
     """Vocabulary, layers and length with figures that suffice."""
     fused = fuse(importer.load(toolchain.data_dir("examples") / "homecmd").graph)
-    lowered = sketch(fused, Texts(b"\0" * 60_000), "homecmd")
+    lowered = sketch(fused, Texts(b"\0" * 60_000), "homecmd", target_of(load_board(BOARD)))
     board = small_board(tmp_path, 1_500_000, 8192 + 16_000)
     with pytest.raises(CompileError) as caught:
         budget.check(board, fused, lowered)

@@ -37,6 +37,13 @@ Arg = str | int | Special
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a core offers to kernels. `dsp`: the DSP extension of Armv7E-M and Armv8-M, of which SMLAD matters most."""
+
+    dsp: bool
+
+
+@dataclass(frozen=True)
 class KernelCall:
     """One call of a C function. `consts` are further arrays for the blob (repacked weights), named by `args`.
 
@@ -71,7 +78,8 @@ class OpDef:
     quantize: (node, tensors with their Quant, float constants) -> (constant inputs by name in order, attrs);
         constants replace the float node's constant inputs
     eval_int: (integer node, arrays in input order) -> the output in the output tensor's integer type
-    lower: (integer node, integer graph) -> the call
+    lower: (integer node, integer graph) -> the call, of a kernel for any core
+    lower_dsp: the same for cores with the DSP extension; None where that is no other kernel
     inputs: element types accepted per activation input, the last one repeating
     outputs: element types that the output can have
     symmetric: activation inputs that must have zero point 0
@@ -97,12 +105,18 @@ class OpDef:
     inputs: tuple[tuple[str, ...], ...] = (("i8",),)
     outputs: tuple[str, ...] = ("i8",)
     symmetric: tuple[int, ...] = ()
+    lower_dsp: Callable[[Node, Graph], KernelCall] | None = None
     same_quant: bool = False
     fixed_quant: Callable[[Node, str], Quant] | None = None
     least_scale: Callable[[Node, Mapping[str, Tensor], Mapping[str, Array]], float] | None = None
     inplace: tuple[int, ...] = ()
     macs: Callable[[Node, Mapping[str, Tensor]], int] = lambda node, tensors: 0
     error: Callable[[Node, Mapping[str, Tensor], Sequence[Array | None]], Array | float] = lambda *_: 0.51
+
+
+def lower(op: OpDef, node: Node, graph: Graph, target: Target) -> KernelCall:
+    """The call for an integer node, of the best kernel that the target can run."""
+    return (op.lower_dsp if target.dsp and op.lower_dsp else op.lower)(node, graph)
 
 
 def fields(params: Array, names: Sequence[str]) -> dict[str, int]:

@@ -19,6 +19,9 @@ from slm2c.ops.base import Case, KernelCall, OpDef, Special, fields, pack_fields
 
 PARAMS = ("shift", "zero_point", "minimum", "maximum")
 
+SCRATCH = 8192
+"""Bytes for expanded activations that the packed kernel gets at most; with less, it reads the weights more often."""
+
 
 def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
     x, weight, _ = inputs
@@ -58,8 +61,9 @@ def least_scale(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, 
     return float(x.quant.scale * sums * 128 / 2**28)
 
 
-def _quantize(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]
-              ) -> tuple[dict[str, Array], dict[str, object]]:
+def _quantize(
+    node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, object]]:
     x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
     assert x.quant and out.quant
     weight, scale = quantize_weight(consts[node.inputs[1]], scale_floor(consts[node.inputs[2]], x.quant, out.quant))
@@ -71,11 +75,19 @@ def _quantize(node: Node, tensors: Mapping[str, Tensor], consts: Mapping[str, Ar
     assert (room > 0).all(), f"{node.name}: no room for the accumulator at shift {shift}"
     low, high = fixedpoint.INT_RANGE[out.dtype]
     relu = node.attrs["activation"] == "relu"
-    params = {"shift": shift, "zero_point": out.quant.zero_point, "maximum": high,
-              "minimum": max(low, out.quant.zero_point) if relu else low}
+    params = {
+        "shift": shift,
+        "zero_point": out.quant.zero_point,
+        "maximum": high,
+        "minimum": max(low, out.quant.zero_point) if relu else low,
+    }
     name = node.outputs[0]
-    return {f"{name}.weight": weight, f"{name}.bias": np.clip(bias, -room, room).astype(np.int32),
-            f"{name}.multiplier": mult, f"{name}.params": pack_fields(params, PARAMS)}, {"dtype": out.dtype}
+    return {
+        f"{name}.weight": weight,
+        f"{name}.bias": np.clip(bias, -room, room).astype(np.int32),
+        f"{name}.multiplier": mult,
+        f"{name}.params": pack_fields(params, PARAMS),
+    }, {"dtype": out.dtype}
 
 
 def _eval_int(node: Node, inputs: Sequence[Array | None]) -> Array:
@@ -91,8 +103,58 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     x, weight, bias, mult, params = node.inputs
     out_features, in_features = graph.tensors[weight].shape
     symbol = "slm_linear_s8" if graph.tensors[node.outputs[0]].dtype == "i8" else "slm_linear_s8_s16"
-    return KernelCall(symbol, (Special.NULL, params, mult, x, weight, bias, node.outputs[0],
-                               rows(graph.tensors[x]), in_features, out_features), node)
+    return KernelCall(
+        symbol,
+        (
+            Special.NULL,
+            params,
+            mult,
+            x,
+            weight,
+            bias,
+            node.outputs[0],
+            rows(graph.tensors[x]),
+            in_features,
+            out_features,
+        ),
+        node,
+    )
+
+
+def pack(weight: Array) -> Array:
+    """int8 weights [N, K] as the words [pairs, K / 2] of slm_linear_packed_s8, rows filled up to a multiple of 8 features."""
+    pairs, features = -(-weight.shape[0] // 2), -(-weight.shape[1] // 8) * 8
+    padded = np.zeros((2 * pairs, features), dtype=np.int32)
+    padded[: weight.shape[0], : weight.shape[1]] = weight
+    lanes = (256 * padded[1::2] + padded[::2]).reshape(pairs, -1, 2, 2).transpose(0, 1, 3, 2) & 0xFFFF
+    words: Array = lanes[..., 0] | lanes[..., 1] << 16
+    return words.astype(np.uint32).reshape(pairs, -1)
+
+
+def _channels(bias: Array, mult: Array) -> Array:
+    """[pairs, 4]: bias of both channels of a pair, multiplier of both."""
+    columns = np.zeros((2 * -(-len(bias) // 2), 2), dtype=np.int32)
+    columns[: len(bias)] = np.stack([bias, mult], axis=1)
+    return np.ascontiguousarray(columns.reshape(-1, 2, 2).transpose(0, 2, 1).reshape(-1, 4))
+
+
+def _sums_fit(weight: Array, bias: Array) -> bool:
+    """Whether no sum of an odd channel can reach 2**23, bias included: what slm_linear_packed_s8 needs."""
+    largest = 128 * np.abs(weight.astype(np.int64)).sum(axis=1) + np.abs(bias.astype(np.int64))
+    return bool((largest[1::2] < 2**23).all())
+
+
+def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
+    x, weight, bias, mult, params = node.inputs
+    out, w, b = node.outputs[0], graph.consts[weight], graph.consts[bias]
+    words = pack(w)
+    tile = min(graph.tensors[x].shape[0], max(2, SCRATCH // (4 * words.shape[1])))
+    consts = {f"{out}.channels": _channels(b, graph.consts[mult]), f"{out}.packed": words}
+    symbol = "slm_linear_packed_s8" if _sums_fit(w, b) else "slm_linear_pieces_s8"
+    args = (Special.SCRATCH, params, f"{out}.channels", x, f"{out}.packed", out, rows(graph.tensors[x]))
+    suffix = "" if graph.tensors[out].dtype == "i8" else "_s16"
+    dims = (w.shape[1], w.shape[0], tile)
+    return KernelCall(symbol + suffix, (*args, *dims), node, consts, scratch=4 * words.shape[1] * tile)
 
 
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:
@@ -110,14 +172,42 @@ def _macs(node: Node, tensors: Mapping[str, Tensor]) -> int:
 
 def _cases(rng: np.random.Generator) -> list[Case]:
     found = []
-    for n, k, m, activation in [(1, 1, 1, ""), (3, 17, 5, "relu"), (17, 33, 3, ""), (4, 128, 16, ""), (33, 3, 17, "relu")]:
+    for n, k, m, activation in [
+        (1, 1, 1, ""),
+        (3, 17, 5, "relu"),
+        (17, 33, 3, ""),
+        (4, 128, 16, ""),
+        (33, 3, 17, "relu"),
+        (9, 104, 6, ""),
+        (2, 64, 2, ""),
+        (5, 1100, 3, ""),
+    ]:
         node = Node("linear", f"linear_{n}_{k}_{m}", ("x", "w", "b"), ("y",), {"activation": activation})
-        consts = {"w": rng.normal(size=(m, k)).astype(np.float32), "b": rng.normal(size=m).astype(np.float32)}
-        tensors = {"x": Tensor("x", (n, k), "f32"), "w": Tensor("w", (m, k), "f32"), "b": Tensor("b", (m,), "f32"),
-                   "y": Tensor("y", (n, m), "f32")}
+        weight = rng.choice([-1.0, 1.0], size=(m, k)) if k > 1000 else rng.normal(size=(m, k))
+        consts = {"w": weight.astype(np.float32), "b": rng.normal(size=m).astype(np.float32)}
+        tensors = {
+            "x": Tensor("x", (n, k), "f32"),
+            "w": Tensor("w", (m, k), "f32"),
+            "b": Tensor("b", (m,), "f32"),
+            "y": Tensor("y", (n, m), "f32"),
+        }
         found.append(Case(node, tensors, consts, {"x": rng.normal(size=(n, k)).astype(np.float32)}))
     return found
 
 
-OP = OpDef(name="linear", kernel="slm_linear", onnx=("Gemm", "MatMul", "Add", "Relu"), infer=_infer, eval_float=_eval_float,
-           quantize=_quantize, eval_int=_eval_int, lower=_lower, cases=_cases, outputs=("i8", "i16"), least_scale=least_scale, macs=_macs, error=_error)
+OP = OpDef(
+    name="linear",
+    kernel="slm_linear",
+    onnx=("Gemm", "MatMul", "Add", "Relu"),
+    infer=_infer,
+    eval_float=_eval_float,
+    quantize=_quantize,
+    eval_int=_eval_int,
+    lower=_lower,
+    lower_dsp=_lower_dsp,
+    cases=_cases,
+    outputs=("i8", "i16"),
+    least_scale=least_scale,
+    macs=_macs,
+    error=_error,
+)

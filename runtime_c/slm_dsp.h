@@ -1,0 +1,79 @@
+/**
+ * \file slm_dsp.h
+ * \brief The DSP instructions of Armv7E-M and Armv8-M that kernels use, and the same in portable C for every other target.
+ *
+ * The only place where features of a core are tested. The portable versions compute the same bits, so that packed kernels
+ * run, and are tested under sanitizers, on a PC. Names are those of the instructions.
+ */
+#ifndef SLM_DSP_H
+#define SLM_DSP_H
+
+#include "slm_math.h"
+
+/** 1 where the core has the DSP extension and the compiler GNU inline assembly. */
+#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#define SLM_DSP 1
+#else
+#define SLM_DSP 0
+#endif
+
+/** \brief Bits 15..0 of a word as a signed number. */
+SLM_INLINE int32_t slm_low_half(uint32_t word)
+{
+    return (int32_t)((word & 0xFFFFu) ^ 0x8000u) - 0x8000;
+}
+
+/** \brief Four bytes from any address, the first in bits 7..0. */
+SLM_INLINE uint32_t slm_load_word(const int8_t *bytes)
+{
+#if SLM_DSP
+    uint32_t word;
+    (void)__builtin_memcpy(&word, bytes, sizeof word); /* a library call with -ffreestanding if it were memcpy */
+    return word;
+#else
+    return (uint32_t)(uint8_t)bytes[0] | (uint32_t)(uint8_t)bytes[1] << 8 | (uint32_t)(uint8_t)bytes[2] << 16 |
+           (uint32_t)(uint8_t)bytes[3] << 24;
+#endif
+}
+
+/** \brief SXTB16: bytes 0 and 2 of a word, sign-extended to its two halves. */
+SLM_INLINE uint32_t slm_sxtb16(uint32_t word)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("sxtb16 %0, %1" : "=r"(result) : "r"(word));
+    return result;
+#else
+    uint32_t low = (word & 0xFFu) | ((word & 0x80u) != 0u ? 0xFF00u : 0u);
+    uint32_t high = (word & 0xFF0000u) | ((word & 0x800000u) != 0u ? 0xFF000000u : 0u);
+    return low | high;
+#endif
+}
+
+/** \brief SXTB16 with ROR 8: bytes 1 and 3 of a word, sign-extended to its two halves. */
+SLM_INLINE uint32_t slm_sxtb16_ror8(uint32_t word)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(word));
+    return result;
+#else
+    return slm_sxtb16(word >> 8);
+#endif
+}
+
+/** \brief SMLAD: sum + the products of both pairs of signed halves, modulo 2^32. */
+SLM_INLINE int32_t slm_smlad(uint32_t a, uint32_t b, int32_t sum)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+#else
+    uint32_t low = (uint32_t)(slm_low_half(a) * slm_low_half(b));
+    uint32_t high = (uint32_t)(slm_low_half(a >> 16) * slm_low_half(b >> 16));
+    return (int32_t)((uint32_t)sum + low + high);
+#endif
+}
+
+#endif
