@@ -27,6 +27,8 @@ def summary(report: _Facts) -> str:
         table(used, "llrr"),
         calibration(report["calibration"]),
     ]
+    if report["model"]["warnings"]:
+        parts.append("\n".join(f"  warning: {warning}" for warning in report["model"]["warnings"]))
     return "\n\n".join(parts)
 
 
@@ -65,6 +67,11 @@ def _known(count: int | None) -> object:
 
 def calibration(facts: _Facts) -> str:
     """Where the ranges come from, and what that means for accuracy."""
+    if facts["source"] is None and facts["method"] == "file":
+        return (
+            "  ranges are those that the file states; where it states none, random inputs set them.\n"
+            "  Accuracy was not measured; give real inputs with --calib FILE."
+        )
     if facts["source"] is None:
         return (
             f"  not calibrated: without data, {facts['samples']} random inputs set the ranges ({facts['method']}).\n"
