@@ -91,6 +91,8 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
     except Refused as refusal:
         raise CompileError(Problem(str(file), "", refusal.reason, refusal.remedy)) from refusal
     outputs = [scope.names[value.name] for value in graph.output]
+    for declared, value in zip(graph.output, outputs, strict=True):
+        state.check_type(declared, value)
     built = state.builder.graph(name or _name_of(path), [value.name for value in outputs])
     faults, doubts = inspect_weights(built, {value.name: label for label, value in scope.names.items()})
     return Imported(

@@ -142,9 +142,9 @@ def load_external_data(tensor: TensorProto, folder: Path) -> None:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
     except ValueError as error:
         raise refuse("has an offset or length that is no number", "export again") from error
-    if not target.is_file():
-        raise refuse("is missing")
     try:
+        if not target.is_file():
+            raise refuse("is missing")
         size = target.stat().st_size
         wanted = length if length >= 0 else size - offset
         if offset < 0 or wanted < 0 or wanted > MAX_FILE_BYTES or offset + wanted > size:

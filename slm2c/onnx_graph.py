@@ -14,9 +14,9 @@ from slm2c.core import Builder, known
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Array, Graph, Node, Shape, Tensor
 from slm2c.onnx_binding import contradicts, declared_shape
-from slm2c.onnx_file import tensor_values
+from slm2c.onnx_file import tensor_values, type_name
 from slm2c.onnx_ops import TRANSLATIONS
-from slm2c.onnx_ops.base import IR_TYPES, Budget, Call, Dim, Refused, Translation, Value
+from slm2c.onnx_ops.base import IR_TYPES, Budget, Call, Refused, Translation, Value
 from slm2c.onnx_ops.quantized import as_integers, coded_input, hint
 from slm2c.onnx_ops.unsupported import explain
 
@@ -46,13 +46,13 @@ def _label(node: NodeProto) -> str:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a graph, branch or function body sees: values by name, the shapes that the file declares for them, opsets by
-    domain, attributes of the function called.
+    """What a graph, branch or function body sees: values by name, what the file declares about them, opsets by domain,
+    attributes of the function called.
     """
 
     names: dict[str, Value]
     opsets: Mapping[str, int]
-    declared: dict[str, tuple[Dim, ...] | None]
+    declared: dict[str, onnx.ValueInfoProto]
     attrs: Mapping[str, AttributeProto]
     depth: int
 
@@ -175,14 +175,22 @@ class Translator:
         for tensor in graph.initializer:
             if tensor.name in read:
                 scope.names[tensor.name] = Value(self.builder.const(self.tensor(tensor)))
-        scope.declared.update((value.name, declared_shape(value)) for value in [*graph.value_info, *graph.output])
+        scope.declared.update((value.name, value) for value in [*graph.value_info, *graph.output])
         self.nodes(nodes, read, scope)
-        for name, dims in scope.declared.items():
-            found = scope.names.get(name, _ABSENT).name
+        for name, declared in scope.declared.items():
+            found, dims = scope.names.get(name, _ABSENT).name, declared_shape(declared)
             if found and found not in self.raw_values and contradicts(dims, self.builder.shape(found)):
                 self.general.append(Problem(
                     name, "", f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
                     "export the model again, or run onnx.shape_inference on it to see where they part"))
+
+    def check_type(self, declared: onnx.ValueInfoProto, value: Value) -> None:
+        """Report an output whose declared element type is another than the computed one."""
+        stated = declared.type.tensor_type.elem_type
+        found = self.builder.tensors[value.name].dtype if value.code is None else value.code.dtype
+        if stated and value.name not in self.raw_values and IR_TYPES.get(stated) != found:
+            self.general.append(Problem(declared.name, "", f"declared as {type_name(stated)}, but computed as {found}",
+                                        "export the model again"))
 
     def input(self, graph: GraphProto, name: str, shape: Shape, dtype: str) -> Value:
         """Declare a graph input; one that is only ever dequantized takes the real values."""
@@ -209,7 +217,8 @@ class Translator:
                         raise Refused(f"output {i} is unsupported", "export the model without it")
             except Refused as refusal:
                 results = self.raw(node, values, scope)
-                self.found[results[0].name] = Problem(_label(node), op_name(node), refusal.reason, refusal.remedy)
+                self.found[results[0].name] = Problem(_label(node), op_name(node), refusal.reason,
+                                                      refusal.remedy or "the file contradicts itself: export it again")
             scope.names.update((name, value) for name, value in zip(node.output, results, strict=False) if name)
 
     def node(self, node: NodeProto, values: list[Value], read: set[str], scope: Scope) -> list[Value]:
@@ -231,7 +240,8 @@ class Translator:
             builder=self.builder, domain=domain, op_type=node.op_type, name=_label(node),
             inputs=tuple(v.name for v in values), codes=tuple(v.code for v in values), attrs=attrs,
             opset=scope.opset(domain), outputs=tuple(node.output),
-            declared=tuple(scope.declared.get(out) for out in node.output),
+            declared=tuple(
+                declared_shape(scope.declared[out]) if out in scope.declared else None for out in node.output),
             used=tuple(out in read for out in node.output), tensor=self.attribute_tensor, budget=self.budget,
             warn=lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)))
         return self.translate(translation, call)
@@ -308,50 +318,23 @@ class Translator:
         return [inner.names[value.name] for value in chosen.g.output]
 
     def raw(self, node: NodeProto, values: Sequence[Value], scope: Scope) -> list[Value]:
-        """The node as it is, its outputs typed by onnx's inference; where that fails they stand as unknown scalars."""
-        blocked = any(value.name in self.unknown for value in values)
-        types = {} if blocked else _infer(node, [self.builder.tensors.get(v.name) for v in values],
-                                          [self.builder.value(v.name) for v in values], scope)
+        """The node as it is, its outputs of the types that the file declares; without, they stand as unknown scalars.
+
+        onnx's own inference is no help here: on damaged nodes it crashes, hangs or takes all memory.
+        """
         results: list[Value] = []
         for out in node.output:
+            declared = scope.declared.get(out)
+            dims = None if declared is None else declared_shape(declared)
+            dtype = None if declared is None else IR_TYPES.get(declared.type.tensor_type.elem_type)
+            shape = tuple(d for d in dims or () if isinstance(d, int))
             fresh = self.builder.fresh()
-            shape, dtype = types.get(out, (None, "f32"))
-            self.builder.tensors[fresh] = Tensor(fresh, shape or (), dtype)
+            self.builder.tensors[fresh] = Tensor(fresh, shape, dtype or "f32")
             self.raw_values.add(fresh)
-            if shape is None:
+            if dims is None or dtype is None or len(shape) < len(dims):
                 self.unknown.add(fresh)
             results.append(Value(fresh))
         op = op_name(node)
         self.builder.nodes.append(Node(f"ai.onnx:{op}" if known(op) else op, _label(node),
                                        tuple(v.name for v in values), tuple(v.name for v in results)))
         return results
-
-
-def _infer(node: NodeProto, inputs: Sequence[Tensor | None], values: Sequence[Array | None],
-           scope: Scope) -> dict[str, tuple[Shape, str]]:
-    """Output name -> shape and IR type, as far as onnx's inference knows the operator."""
-    # onnx's parser of equations does not come to an end on a damaged one.
-    if node.op_type == "Einsum" or any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
-        return {}
-    onnx_types = {ir: elem for elem, ir in reversed(list(IR_TYPES.items()))}
-    known_inputs, initializers = [], []
-    for name, tensor, value in zip(node.input, inputs, values, strict=True):
-        if tensor is None:
-            continue
-        known_inputs.append(onnx.helper.make_tensor_value_info(name, onnx_types[tensor.dtype], tensor.shape))
-        if value is not None and value.size <= 1024:
-            initializers.append(onnx.numpy_helper.from_array(value, name))
-    outputs = [onnx.helper.make_empty_tensor_value_info(out) for out in node.output if out]
-    graph = onnx.helper.make_graph([node], "one", known_inputs, outputs, initializers)
-    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in scope.opsets.items()]
-    model = onnx.helper.make_model(graph, opset_imports=opsets)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
-        return {}
-    types = {}
-    for value in inferred.graph.output:
-        dims, elem = declared_shape(value), value.type.tensor_type.elem_type
-        if dims is not None and elem in IR_TYPES and all(isinstance(d, int) for d in dims):
-            types[value.name] = (tuple(int(d) for d in dims), IR_TYPES[elem])
-    return types
