@@ -9,6 +9,7 @@ from slm2c.calibrate import observe
 from slm2c.core import Builder
 from slm2c.ir import Array, Graph
 from slm2c.ops import TABLE
+from slm2c.ops.base import Target
 from slm2c.passes import fuse
 from slm2c.quantize import quantize
 from slm2c.schedule import ALIGNMENT, Program, schedule
@@ -23,7 +24,7 @@ def random(*shape: int) -> Array:
 def program(graph: Graph) -> Program:
     fused = fuse(graph).graph
     samples = [{x: random(*fused.tensors[x].shape) for x in fused.inputs} for _ in range(2)]
-    return schedule(quantize(fused, observe(fused, samples), "minmax").graph)
+    return schedule(quantize(fused, observe(fused, samples), "minmax").graph, Target(dsp=False))
 
 
 def chain(b: Builder, x: str, width: int) -> str:
