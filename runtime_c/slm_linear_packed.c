@@ -28,29 +28,47 @@ static uint32_t block_size(uint32_t tokens)
     return tokens == MAX_TOKENS || tokens == 1u ? tokens : 2u;
 }
 
-/* Write four features of a token in 16 bits, `tokens` apart, as word k and word k + 1 of a block. */
-static void expand_quad(uint32_t *x, uint32_t quad, uint32_t tokens)
+/* Four features of each token of a block, in 16 bits, as two words of the block. */
+SLM_INLINE void expand_quad(uint32_t *x, const uint32_t *quad, uint32_t tokens)
 {
-    x[0] = slm_sxtb16(quad);
-    x[tokens] = slm_sxtb16_ror8(quad);
+    for (uint32_t t = 0; t < tokens; t++) {
+        x[t] = slm_sxtb16(quad[t]);
+        x[tokens + t] = slm_sxtb16_ror8(quad[t]);
+    }
 }
 
-/* The tokens of a block in 16 bits, word by word: x[words][tokens]. */
-static void expand_block(uint32_t *x, const int8_t *input, uint32_t tokens, uint32_t features, uint32_t words)
+/* The tokens of a block in 16 bits, word by word: x[words][tokens], for a constant number of tokens. */
+SLM_INLINE void expand_block(uint32_t *x, const int8_t *input, uint32_t tokens, uint32_t features, uint32_t words)
 {
-    for (uint32_t t = 0; t < tokens; t++, input += features) {
-        uint32_t *at = x + t;
-        uint32_t k = 0u;
-        for (; k + QUAD <= features; k += QUAD, at += LANES * tokens) {
-            expand_quad(at, slm_load_word(input + k), tokens);
+    uint32_t quad[MAX_TOKENS] = {0u, 0u, 0u};
+    const uint32_t *end = x + words * tokens;
+    const int8_t *full = input + features / QUAD * QUAD;
+    for (; input != full; input += QUAD, x += LANES * tokens) {
+        for (uint32_t t = 0; t < tokens; t++) {
+            quad[t] = slm_load_word(input + t * features);
         }
-        for (; k < words * LANES; k += QUAD, at += LANES * tokens) {
+        expand_quad(x, quad, tokens);
+    }
+    for (uint32_t left = features % QUAD; x != end; left = 0u, x += LANES * tokens) {
+        for (uint32_t t = 0; t < tokens; t++) {
             int8_t last[QUAD] = {0, 0, 0, 0};
-            for (uint32_t i = 0; i < QUAD && k + i < features; i++) {
-                last[i] = input[k + i];
+            for (uint32_t i = 0; i < left; i++) {
+                last[i] = input[t * features + i];
             }
-            expand_quad(at, slm_load_word(last), tokens);
+            quad[t] = slm_load_word(last);
         }
+        expand_quad(x, quad, tokens);
+    }
+}
+
+static void expand(uint32_t *x, const int8_t *input, uint32_t tokens, uint32_t features, uint32_t words)
+{
+    if (tokens == 1u) {
+        expand_block(x, input, 1u, features, words);
+    } else if (tokens == 2u) {
+        expand_block(x, input, 2u, features, words);
+    } else {
+        expand_block(x, input, 3u, features, words);
     }
 }
 
@@ -155,47 +173,33 @@ static uint32_t assembly_pairs(const layer *l, uint32_t tokens, void *output)
         return 0u;
     }
     uint32_t pairs = l->out_features / 2u;
+    if (pairs == 0u) {
+        return 0u;
+    }
     uint32_t width = s8 ? 1u : 2u;
-    uint32_t rest = l->words % SHORT_RUN;
+    uint32_t rest = l->words % SLM_LINEAR_RUN;
+    const uint32_t *run = tokens == 1u ? l->x : l->weights;
+    uint32_t by_two = tokens % 2u == 0u ? tokens : tokens < MAX_TOKENS ? 0u : tokens - MAX_TOKENS;
     slm_linear_job job;
     job.zero = p->zero_point;
     job.zero_256 = slm_shift_left(p->zero_point, 8) + 128;
     job.row = width * l->out_features;
-    if (tokens == 1u) {
-        job.x = l->x;
-        job.x_end = rest != 0u ? l->x + rest : NULL;
-        job.short_end = job.x_end;
-        job.end = l->x + l->words;
-        job.weights = l->weights;
-        job.channels = l->channels;
-        job.channels_end = l->channels + 4u * pairs;
-        job.output = output;
-        if (pairs != 0u) {
-            (s8 ? slm_linear_one_s8 : slm_linear_one_s16)(&job);
-        }
-        return pairs;
-    }
-    uint32_t by_two = tokens % 2u == 0u ? tokens : tokens - MAX_TOKENS;
+    job.weights = l->weights;
+    job.has_short = rest;
+    job.x = l->x;
     job.x_end = l->x + l->words * by_two;
-    for (uint32_t pair = 0; pair < pairs; pair++) {
-        const int32_t *channel = l->channels + 4u * pair;
-        for (uint32_t t = 0; t < MAX_TOKENS; t++) {
-            job.start[2u * t] = channel[0];
-            job.start[2u * t + 1u] = both_bias(channel);
-        }
-        job.low = channel[2];
-        job.high = channel[3];
-        job.weights = l->weights + l->words * pair;
-        job.short_end = rest != 0u ? job.weights + rest : NULL;
-        job.end = job.weights + l->words;
-        job.x = l->x;
-        job.output = (uint8_t *)output + 2u * width * pair;
-        if (by_two != 0u) {
-            (s8 ? slm_linear_two_s8 : slm_linear_two_s16)(&job);
-        }
-        if (by_two != tokens) {
-            (s8 ? slm_linear_three_s8 : slm_linear_three_s16)(&job);
-        }
+    job.channels = l->channels;
+    job.channels_end = l->channels + 4u * pairs;
+    job.first_output = output;
+    job.output = output;
+    job.pair_bytes = l->words * 4u;
+    job.three = tokens - by_two;
+    job.short_end = run + rest;
+    job.end = run + l->words;
+    if (tokens == 1u) {
+        (s8 ? slm_linear_one_s8 : slm_linear_one_s16)(&job);
+    } else {
+        (s8 ? slm_linear_many_s8 : slm_linear_many_s16)(&job);
     }
     return pairs;
 }
@@ -221,7 +225,7 @@ static void run(layer *l, uint32_t *x, const int8_t *input, void *output, uint32
         uint32_t size;
         for (uint32_t t = 0; t < tokens; t += size) {
             size = block_size(tokens - t);
-            expand_block(x + l->words * t, input + in_features * t, size, in_features, l->words);
+            expand(x + l->words * t, input + in_features * t, size, in_features, l->words);
         }
         portable_pairs(l, assembly_pairs(l, tokens, output), tokens, output);
         input += in_features * tokens;
