@@ -165,8 +165,14 @@ def test_every_code_point_homecmd(homecmd: Case, in_c: InC) -> None:
     assert_all_agree(homecmd, in_c, lines_of(range(0x110000)), NO_LIMIT)
 
 
-@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", NORMALIZERS)
+@pytest.mark.parametrize(
+    "name, everywhere",
+    [
+        *((name, False) for name in NORMALIZERS),
+        pytest.param("uncased", True, marks=pytest.mark.slow),
+        pytest.param("NFD, Lowercase, StripAccents", True, marks=pytest.mark.slow),
+    ],
+)
 def test_character_table(name: str, everywhere: bool) -> None:
     """The words in front of WordPiece: no vocabulary hides a difference."""
     tokenizers = pytest.importorskip("tokenizers", minversion="0.23")
