@@ -88,8 +88,14 @@ def _live(nodes: Sequence[NodeProto], wanted: Iterable[str], given: Iterable[str
     for i, node in enumerate(nodes):
         for out in filter(None, node.output):
             if out in writer or out in given:
-                problems.append(Problem(_label(node), node.op_type, f"writes '{out}', which is already defined",
-                                        "export the model again"))
+                problems.append(
+                    Problem(
+                        _label(node),
+                        node.op_type,
+                        f"writes '{out}', which is already defined",
+                        "export the model again",
+                    )
+                )
             writer[out] = i
     order: list[NodeProto] = []
     state = [0] * len(nodes)  # 0 untouched, 1 on the stack, 2 done
@@ -107,13 +113,24 @@ def _live(nodes: Sequence[NodeProto], wanted: Iterable[str], given: Iterable[str
         if below is None:
             if name not in given:
                 reader = nodes[index] if index >= 0 else None
-                problems.append(Problem(_label(reader) if reader else name, reader.op_type if reader else "",
-                                        f"reads '{name}', which nothing defines" if reader else
-                                        "is an output that nothing defines", "export the model again"))
+                problems.append(
+                    Problem(
+                        _label(reader) if reader else name,
+                        reader.op_type if reader else "",
+                        f"reads '{name}', which nothing defines" if reader else "is an output that nothing defines",
+                        "export the model again",
+                    )
+                )
                 given.add(name)
         elif state[below] == 1:
-            problems.append(Problem(_label(nodes[below]), nodes[below].op_type,
-                                    "depends on its own output: the graph has a cycle", "export it without loops"))
+            problems.append(
+                Problem(
+                    _label(nodes[below]),
+                    nodes[below].op_type,
+                    "depends on its own output: the graph has a cycle",
+                    "export it without loops",
+                )
+            )
             raise CompileError(problems)
         elif state[below] == 0:
             state[below] = 1
@@ -150,8 +167,14 @@ class Translator:
         values = tensor_values(proto, self.folder)
         self.budget.take(values.size)
         if values.dtype.kind == "f" and (count := int(np.isnan(values).sum())):
-            self.general.append(Problem(proto.name, "", f"holds {count:,} NaN among {values.size:,} values",
-                                        "training has failed or the file is damaged"))
+            self.general.append(
+                Problem(
+                    proto.name,
+                    "",
+                    f"holds {count:,} NaN among {values.size:,} values",
+                    "training has failed or the file is damaged",
+                )
+            )
         if values.dtype.kind == "f" or (values.dtype.kind in "iu" and values.dtype.itemsize != 8):
             self.parameters += values.size
         return values
@@ -180,23 +203,35 @@ class Translator:
         for name, declared in scope.declared.items():
             found, dims = scope.names.get(name, _ABSENT).name, declared_shape(declared)
             if found and found not in self.raw_values and contradicts(dims, self.builder.shape(found)):
-                self.general.append(Problem(
-                    name, "", f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
-                    "export the model again, or run onnx.shape_inference on it to see where they part"))
+                self.general.append(
+                    Problem(
+                        name,
+                        "",
+                        f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
+                        "export the model again, or run onnx.shape_inference on it to see where they part",
+                    )
+                )
 
     def check_type(self, declared: onnx.ValueInfoProto, value: Value) -> None:
         """Report an output whose declared element type is another than the computed one."""
         stated = declared.type.tensor_type.elem_type
         found = self.builder.tensors[value.name].dtype if value.code is None else value.code.dtype
         if stated and value.name not in self.raw_values and IR_TYPES.get(stated) != found:
-            self.general.append(Problem(declared.name, "", f"declared as {type_name(stated)}, but computed as {found}",
-                                        "export the model again"))
+            self.general.append(
+                Problem(
+                    declared.name,
+                    "",
+                    f"declared as {type_name(stated)}, but computed as {found}",
+                    "export the model again",
+                )
+            )
 
     def input(self, graph: GraphProto, name: str, shape: Shape, dtype: str) -> Value:
         """Declare a graph input; one that is only ever dequantized takes the real values."""
         constants = {t.name: t for t in graph.initializer if t.name}
-        code = coded_input(graph, name, dtype,
-                           lambda n: tensor_values(constants[n], self.folder) if n in constants else None)
+        code = coded_input(
+            graph, name, dtype, lambda n: tensor_values(constants[n], self.folder) if n in constants else None
+        )
         if code is None:
             return Value(self.builder.input(name, shape, dtype))
         self.builder.input(name, shape, "f32")
@@ -217,8 +252,12 @@ class Translator:
                         raise Refused(f"output {i} is unsupported", "export the model without it")
             except Refused as refusal:
                 results = self.raw(node, values, scope)
-                self.found[results[0].name] = Problem(_label(node), op_name(node), refusal.reason,
-                                                      refusal.remedy or "the file contradicts itself: export it again")
+                self.found[results[0].name] = Problem(
+                    _label(node),
+                    op_name(node),
+                    refusal.reason,
+                    refusal.remedy or "the file contradicts itself: export it again",
+                )
             scope.names.update((name, value) for name, value in zip(node.output, results, strict=False) if name)
 
     def node(self, node: NodeProto, values: list[Value], read: set[str], scope: Scope) -> list[Value]:
@@ -237,13 +276,23 @@ class Translator:
             return self.raw(node, values, scope)
         self.check(node, attrs, scope)
         call = Call(
-            builder=self.builder, domain=domain, op_type=node.op_type, name=_label(node),
-            inputs=tuple(v.name for v in values), codes=tuple(v.code for v in values), attrs=attrs,
-            opset=scope.opset(domain), outputs=tuple(node.output),
+            builder=self.builder,
+            domain=domain,
+            op_type=node.op_type,
+            name=_label(node),
+            inputs=tuple(v.name for v in values),
+            codes=tuple(v.code for v in values),
+            attrs=attrs,
+            opset=scope.opset(domain),
+            outputs=tuple(node.output),
             declared=tuple(
-                declared_shape(scope.declared[out]) if out in scope.declared else None for out in node.output),
-            used=tuple(out in read for out in node.output), tensor=self.attribute_tensor, budget=self.budget,
-            warn=lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)))
+                declared_shape(scope.declared[out]) if out in scope.declared else None for out in node.output
+            ),
+            used=tuple(out in read for out in node.output),
+            tensor=self.attribute_tensor,
+            budget=self.budget,
+            warn=lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)),
+        )
         return self.translate(translation, call)
 
     def translate(self, translation: Translation, call: Call) -> list[Value]:
@@ -254,8 +303,10 @@ class Translator:
             plain = [x for x, code in zip(call.inputs, call.codes, strict=True) if x and code is None]
             kept = call.codes[0] if all(call.dtype(x) in ("i64", "i32", "bool") for x in plain) else None
         if codes and kept is None and translation.codes != "own":
-            call.inputs = tuple(x if code is None else as_integers(call, x, code)
-                                for x, code in zip(call.inputs, call.codes, strict=True))
+            call.inputs = tuple(
+                x if code is None else as_integers(call, x, code)
+                for x, code in zip(call.inputs, call.codes, strict=True)
+            )
         results = translation.function(call)
         results = [results] if isinstance(results, (str, Value)) else results
         return [value if isinstance(value, Value) else Value(value, kept) for value in results]
@@ -290,17 +341,22 @@ class Translator:
         except onnx.checker.ValidationError as error:
             raise Refused(str(error).split("\n")[0], "the file is not valid ONNX: export it again") from error
 
-    def function(self, function: FunctionProto, values: list[Value], attrs: Mapping[str, AttributeProto],
-                 scope: Scope) -> list[Value]:
+    def function(
+        self, function: FunctionProto, values: list[Value], attrs: Mapping[str, AttributeProto], scope: Scope
+    ) -> list[Value]:
         """The body of a model-local function in place of its call."""
         if scope.depth >= MAX_DEPTH:
             raise Refused(f"functions are nested deeper than {MAX_DEPTH}", "export the model without local functions")
         if len(values) > len(function.input):
             raise Refused(f"function {function.name} has {len(function.input)} inputs, not {len(values)}")
         given = [*values, *[_ABSENT] * (len(function.input) - len(values))]
-        inner = Scope(dict(zip(function.input, given, strict=True)),
-                      {o.domain: o.version for o in function.opset_import}, {},
-                      {**{a.name: a for a in function.attribute_proto}, **attrs}, scope.depth + 1)
+        inner = Scope(
+            dict(zip(function.input, given, strict=True)),
+            {o.domain: o.version for o in function.opset_import},
+            {},
+            {**{a.name: a for a in function.attribute_proto}, **attrs},
+            scope.depth + 1,
+        )
         nodes = _live(function.node, function.output, inner.names)
         self.nodes(nodes, {name for node in nodes for name in _reads(node)} | set(function.output), inner)
         return [inner.names[name] for name in function.output]
@@ -335,6 +391,12 @@ class Translator:
                 self.unknown.add(fresh)
             results.append(Value(fresh))
         op = op_name(node)
-        self.builder.nodes.append(Node(f"ai.onnx:{op}" if known(op) else op, _label(node),
-                                       tuple(v.name for v in values), tuple(v.name for v in results)))
+        self.builder.nodes.append(
+            Node(
+                f"ai.onnx:{op}" if known(op) else op,
+                _label(node),
+                tuple(v.name for v in values),
+                tuple(v.name for v in results),
+            )
+        )
         return results

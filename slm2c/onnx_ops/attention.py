@@ -55,8 +55,9 @@ def window(call: Call, rows: int, columns: int, offset: int, left: int = -1, rig
     return call.const(np.where(seen, np.float32(0), np.float32(-np.inf)))
 
 
-def attend(call: Call, q: str, k: str, v: str, masks: list[str], scale: float, softcap: float = 0.0
-           ) -> tuple[str, list[str]]:
+def attend(
+    call: Call, q: str, k: str, v: str, masks: list[str], scale: float, softcap: float = 0.0
+) -> tuple[str, list[str]]:
     """The result of softmax(scale q k' + masks) v; also the scores raw, capped, masked and as probabilities."""
     if not len(call.shape(q)) == len(call.shape(k)) == len(call.shape(v)) == 4:
         raise Refused(f"shapes {call.shape(q)}, {call.shape(k)} and {call.shape(v)} are not [batch, head, token, d]")
@@ -139,6 +140,7 @@ def _valid_keys(call: Call, rows: int, columns: int) -> list[str]:
 
 # ---- rotary position embedding ----
 
+
 def rotate(call: Call, x: str, cos: str, sin: str, positions: str, interleaved: bool, width: int) -> str:
     """RoPE (arXiv 2104.09864) of [batch, head, token, d]: x C + swap(x) S.
 
@@ -213,6 +215,7 @@ def rotary_embedding(call: Call) -> Result:
 
 # ---- onnxruntime's fused attention ----
 
+
 def padding_masks(call: Call, mask: str, rows: int, columns: int, batch: int) -> list[str]:
     """The forms of mask_index and key_padding_mask as addends: 0, or mask_filter_value where a key is padding.
 
@@ -235,7 +238,7 @@ def padding_masks(call: Call, mask: str, rows: int, columns: int, batch: int) ->
     elif shape == (batch, rows, columns):
         mask = call.reshape(mask, (batch, 1, rows, columns))
     elif len(shape) == 4 and shape[:2] == (batch, 1) and shape[2] >= columns and shape[3] >= columns:
-        mask = call.view(mask, call.positions(mask)[:, :, columns - rows:columns, :columns])
+        mask = call.view(mask, call.positions(mask)[:, :, columns - rows : columns, :columns])
     else:
         raise Refused(f"a mask of shape {list(shape)} is unsupported", "use one of 0 and 1 per key")
     return [call.op("where", call.op("greater", call.cast(mask, "f32"), zero), zero, hidden)]
@@ -268,9 +271,9 @@ def _project(call: Call, x: str, w: str, bias: str) -> str:
         raise Refused(f"weights of shape {list(width)} do not hold q, k and v of {sizes}")
     parts, start = [], 0
     for size in sizes:
-        part = call.matmul(x, call.view(w, call.positions(w)[:, start:start + size]))
+        part = call.matmul(x, call.view(w, call.positions(w)[:, start : start + size]))
         if bias:
-            part = call.op("add", part, call.view(bias, call.positions(bias).reshape(-1)[start:start + size]))
+            part = call.op("add", part, call.view(bias, call.positions(bias).reshape(-1)[start : start + size]))
         parts.append(split_heads(call, part, heads))
         start += size
     mask = call.inputs[3] if call.op_type == "Attention" and call.has(3) else ""

@@ -31,9 +31,17 @@ MAX_TOTAL_ELEMENTS = 1 << 27
 """Elements of all index arrays and folded constants of one import together: 1 GB at eight bytes each."""
 
 IR_TYPES: Mapping[int, str] = {
-    TensorProto.FLOAT: "f32", TensorProto.FLOAT16: "f32", TensorProto.BFLOAT16: "f32", TensorProto.DOUBLE: "f32",
-    TensorProto.INT8: "i8", TensorProto.UINT8: "u8", TensorProto.INT16: "i16", TensorProto.INT32: "i32",
-    TensorProto.INT64: "i64", TensorProto.BOOL: "bool"}
+    TensorProto.FLOAT: "f32",
+    TensorProto.FLOAT16: "f32",
+    TensorProto.BFLOAT16: "f32",
+    TensorProto.DOUBLE: "f32",
+    TensorProto.INT8: "i8",
+    TensorProto.UINT8: "u8",
+    TensorProto.INT16: "i16",
+    TensorProto.INT32: "i32",
+    TensorProto.INT64: "i64",
+    TensorProto.BOOL: "bool",
+}
 """ONNX element type -> the IR's; every float is computed as float32."""
 
 
@@ -101,14 +109,17 @@ TRANSLATIONS: dict[tuple[str, str], Translation] = {}
 """(domain, operator) -> translation; "" is ONNX's own domain."""
 
 
-def onnx_op(*op_types: str, domain: str = "", codes: str = "decode"
-            ) -> Callable[[Callable[[Call], Result]], Callable[[Call], Result]]:
+def onnx_op(
+    *op_types: str, domain: str = "", codes: str = "decode"
+) -> Callable[[Callable[[Call], Result]], Callable[[Call], Result]]:
     """Register the decorated translation for these operators."""
+
     def register(function: Callable[[Call], Result]) -> Callable[[Call], Result]:
         for op_type in op_types:
             assert (domain, op_type) not in TRANSLATIONS, f"{domain}:{op_type} has two translations"
             TRANSLATIONS[domain, op_type] = Translation(function, codes)
         return function
+
     return register
 
 
@@ -147,6 +158,10 @@ class Call:
         if not self.has(index):
             raise Refused(f"input {index} is missing")
         return self.inputs[index]
+
+    def code(self, index: int) -> Code | None:
+        """How the file stores input `index`, where it holds integers for a real value."""
+        return self.codes[index] if self.has(index) else None
 
     def only_first_output(self) -> None:
         """Refuse if anything reads another output than the first."""
@@ -323,8 +338,9 @@ class Call:
         axis = self.axis(axis, rank)
         for part in parts:
             mine = self.shape(part)
-            if len(mine) != rank or any(m != n for i, (m, n) in enumerate(zip(mine, self.shape(parts[0]), strict=True))
-                                        if i != axis):
+            if len(mine) != rank or any(
+                m != n for i, (m, n) in enumerate(zip(mine, self.shape(parts[0]), strict=True)) if i != axis
+            ):
                 raise Refused(f"cannot concatenate shapes {list(self.shape(parts[0]))} and {list(mine)} on axis {axis}")
             if self.dtype(part) != self.dtype(parts[0]):
                 raise Refused(f"mixes element types {self.dtype(parts[0])} and {self.dtype(part)}")
@@ -335,7 +351,7 @@ class Call:
     def gather(self, data: str, indices: str, axis: int) -> str:
         """Slices of `data` by run-time `indices`."""
         shape = self.shape(data)
-        fits((*shape[:axis], *self.shape(indices), *shape[axis + 1:]))
+        fits((*shape[:axis], *self.shape(indices), *shape[axis + 1 :]))
         return self.core("gather", [data, indices], {"axis": axis})
 
     def positions(self, x: str) -> Array:
@@ -376,6 +392,6 @@ class Call:
         counts = window_counts(extent, kernel, attrs)
         if any(n < 1 for n in counts):
             raise Refused(f"kernel {list(kernel)} is larger than its padded input {list(extent)}")
-        ends = zip(extent, attrs["pads"], attrs["pads"][len(kernel):], strict=False)
+        ends = zip(extent, attrs["pads"], attrs["pads"][len(kernel) :], strict=False)
         fits((channels, *(size + before + after for size, before, after in ends)))
         fits((channels, *counts))

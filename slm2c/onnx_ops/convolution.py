@@ -21,8 +21,10 @@ def geometry(call: Call, extent: Shape, kernel: Shape) -> dict[str, Shape]:
     if not len(strides) == len(dilations) == len(extent) == rank or len(pads) != 2 * rank or min(strides) < 1:
         raise Refused(f"kernel {list(kernel)}, strides {strides}, dilations {dilations} and pads {pads} do not match")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        total = [max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-                 for size, k, s, d in zip(extent, kernel, strides, dilations, strict=True)]
+        total = [
+            max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+            for size, k, s, d in zip(extent, kernel, strides, dilations, strict=True)
+        ]
         small, large = [t // 2 for t in total], [t - t // 2 for t in total]
         pads = small + large if auto == "SAME_UPPER" else large + small
     elif auto == "VALID":
@@ -181,8 +183,11 @@ def _nearest(call: Call, length: int, size: int, scale: float) -> Array:
     else:
         raise Refused(f"coordinate_transformation_mode {mode} is unsupported")
     rules: dict[str, Callable[[Array], Array]] = {
-        "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda v: np.ceil(v - 0.5),
-        "round_prefer_ceil": lambda v: np.floor(v + 0.5)}
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda v: np.ceil(v - 0.5),
+        "round_prefer_ceil": lambda v: np.floor(v + 0.5),
+    }
     if rounding not in rules:
         raise Refused(f"nearest_mode {rounding} is unknown")
     return np.clip(rules[rounding](at), 0, size - 1).astype(np.int64)

@@ -10,13 +10,32 @@ from slm2c.onnx_file import type_name
 from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, onnx_op
 
 _UNARY_FLOAT = {
-    "Sqrt": "sqrt", "Reciprocal": "reciprocal", "Exp": "exp", "Log": "log", "Sin": "sin", "Cos": "cos", "Erf": "erf",
-    "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus", "Softsign": "softsign", "Floor": "floor",
-    "Ceil": "ceil", "Round": "round", "IsNaN": "isnan", "HardSwish": "hard_swish"}
+    "Sqrt": "sqrt",
+    "Reciprocal": "reciprocal",
+    "Exp": "exp",
+    "Log": "log",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Erf": "erf",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Round": "round",
+    "IsNaN": "isnan",
+    "HardSwish": "hard_swish",
+}
 _UNARY_ANY = {"Neg": "neg", "Abs": "abs", "Sign": "sign", "Relu": "relu"}
 _ARITHMETIC = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Max": "max", "Min": "min", "Sum": "add"}
-_COMPARE = {"Equal": "equal", "Less": "less", "LessOrEqual": "less_equal", "Greater": "greater",
-            "GreaterOrEqual": "greater_equal"}
+_COMPARE = {
+    "Equal": "equal",
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+}
 _LOGIC = {"And": "and", "Or": "or", "Xor": "xor", "Not": "not"}
 
 
@@ -191,15 +210,20 @@ def celu(call: Call) -> Result:
 @onnx_op("Selu")
 def selu(call: Call) -> Result:
     """Klambauer et al., arXiv 1706.02515."""
-    return call.op("selu", call.real(call.input(0)), alpha=call.attr_float("alpha", 1.67326319217681884765625),
-                   gamma=call.attr_float("gamma", 1.05070102214813232421875))
+    return call.op(
+        "selu",
+        call.real(call.input(0)),
+        alpha=call.attr_float("alpha", 1.67326319217681884765625),
+        gamma=call.attr_float("gamma", 1.05070102214813232421875),
+    )
 
 
 @onnx_op("HardSigmoid")
 def hard_sigmoid(call: Call) -> Result:
     """clip(alpha x + beta, 0, 1)."""
-    return call.op("hard_sigmoid", call.real(call.input(0)), alpha=call.attr_float("alpha", 0.2),
-                   beta=call.attr_float("beta", 0.5))
+    return call.op(
+        "hard_sigmoid", call.real(call.input(0)), alpha=call.attr_float("alpha", 0.2), beta=call.attr_float("beta", 0.5)
+    )
 
 
 @onnx_op("Gelu")

@@ -24,8 +24,10 @@ def scaled(call: Call, x: str, factor: float) -> str:
 @onnx_op("Gemm")
 def gemm(call: Call) -> Result:
     """The sum alpha A' B' + beta C. A constant B takes alpha in, so that it costs nothing."""
-    a, b = (call.transpose(x, (1, 0)) if call.attr_int(flag) and len(call.shape(x)) == 2 else x
-            for x, flag in ((call.real(call.input(0)), "transA"), (call.real(call.input(1)), "transB")))
+    a, b = (
+        call.transpose(x, (1, 0)) if call.attr_int(flag) and len(call.shape(x)) == 2 else x
+        for x, flag in ((call.real(call.input(0)), "transA"), (call.real(call.input(1)), "transB"))
+    )
     if len(call.shape(a)) != 2 or len(call.shape(b)) != 2:
         raise Refused(f"needs matrices, but reads {list(call.shape(a))} and {list(call.shape(b))}")
     alpha, beta = call.attr_float("alpha", 1.0), call.attr_float("beta", 1.0)
@@ -61,7 +63,7 @@ def einsum(call: Call) -> Result:
     x, have = _diagonal(call, call.inputs[0], labels[0], sizes)
     for i, (other, term) in enumerate(zip(call.inputs[1:], labels[1:], strict=True)):
         y, mine = _diagonal(call, other, term, sizes)
-        later = {*out, *(a for rest in labels[i + 2:] for a in rest)}
+        later = {*out, *(a for rest in labels[i + 2 :] for a in rest)}
         x, have = _product(call, x, have, y, mine, later)
     gone = [i for i, a in enumerate(have) if a not in out]
     x = call.reduce("sum", x, gone, keepdims=False) if gone else x
@@ -123,8 +125,10 @@ def _product(call: Call, x: str, have: list[str], y: str, mine: list[str], later
     heights = [shape[a] for a in rows] if not batch else [math.prod(shape[a] for a in rows)]
     depth = math.prod(shape[a] for a in summed)
     lead = [shape[a] for a in batch]
-    product = call.matmul(call.reshape(x, [*lead, *(heights or [1]), depth]),
-                          call.reshape(y, [*lead, depth, math.prod(shape[a] for a in columns)]))
+    product = call.matmul(
+        call.reshape(x, [*lead, *(heights or [1]), depth]),
+        call.reshape(y, [*lead, depth, math.prod(shape[a] for a in columns)]),
+    )
     return call.reshape(product, [shape[a] for a in [*batch, *rows, *columns]]), [*batch, *rows, *columns]
 
 

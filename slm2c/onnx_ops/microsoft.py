@@ -37,17 +37,6 @@ def quick_gelu(call: Call) -> Result:
     return swish_of(call, call.real(call.input(0)), call.attr_float("alpha", 1.702))
 
 
-@onnx_op("BiasSoftmax", domain=_MS)
-def bias_softmax(call: Call) -> Result:
-    """softmax(x + bias) over all axes from `axis` on; the bias is broadcast inside or outside of the batch."""
-    x, bias = call.real(call.input(0)), call.real(call.input(1))
-    rank = len(call.shape(x))
-    axis = call.axis(call.attr_int("axis", 1), rank)
-    if axis != rank - 1 or (not call.attr_int("is_inner_broadcast") and len(call.shape(bias)) != rank):
-        raise Refused(f"axis {axis} of rank {rank}, or a bias broadcast from outside, is unsupported")
-    return call.softmax(call.op("add", x, bias), axis)
-
-
 @onnx_op("FusedMatMul", "TransposeMatMul", domain=_MS)
 def fused_matmul(call: Call) -> Result:
     """The product alpha A' B'; transBatch moves the batch axes of an operand behind its rows first."""
@@ -69,7 +58,7 @@ def fused_matmul(call: Call) -> Result:
 def _activated(call: Call, x: str, parameters: list[float]) -> str:
     """A fused activation by name."""
     name = call.attr_str("activation")
-    first, second = (*parameters, *(0.0, 0.0)[len(parameters):])[:2]
+    first, second = (*parameters, *(0.0, 0.0)[len(parameters) :])[:2]
     match name:
         case "":
             return x
@@ -92,14 +81,6 @@ def fused_gemm(call: Call) -> Result:
     assert isinstance(y, str)
     names = ("activation_alpha", "activation_beta")
     return _activated(call, y, [call.attr_float(n) for n in names if n in call.attrs])
-
-
-@onnx_op("GemmFastGelu", domain=_MS)
-def gemm_fast_gelu(call: Call) -> Result:
-    """X W + bias, then Gelu by tanh."""
-    y = call.matmul(call.real(call.input(0)), call.real(call.input(1)))
-    y = call.op("add", y, call.inputs[2]) if call.has(2) else y
-    return call.op("gelu", y, approximate="tanh")
 
 
 @onnx_op("FusedConv", domain=_MS)
@@ -170,7 +151,8 @@ def embed_layer_normalization(call: Call) -> Result:
 def quantized_embed_layer_normalization(call: Call) -> Result:
     """input_ids, segment_ids, three tables, gamma, beta, mask, then the scales and the zero points of these five."""
     word, position, segment, gamma, beta = (
-        real_value(call, 2 + i, 8 + i, 13 + i) if call.has(2 + i) else "" for i in range(5))
+        real_value(call, 2 + i, 8 + i, 13 + i) if call.has(2 + i) else "" for i in range(5)
+    )
     return _embed(call, [word, position, segment], gamma, beta, 7, 18)
 
 
@@ -187,8 +169,11 @@ def matmul_n_bits(call: Call) -> Result:
     zero = np.full((n * blocks, 1), 8, np.float32)
     if call.has(3):
         stored = call.array(3, "the zero point")
-        zero = (stored.reshape(-1, 1).astype(np.float32) if stored.dtype.kind == "f" else
-                _nibbles(stored, n, -(-blocks // 2) * 2)[:, :blocks].reshape(-1, 1))
+        zero = (
+            stored.reshape(-1, 1).astype(np.float32)
+            if stored.dtype.kind == "f"
+            else _nibbles(stored, n, -(-blocks // 2) * 2)[:, :blocks].reshape(-1, 1)
+        )
     w = ((q - zero) * scales.reshape(-1, 1)).reshape(n, blocks * block)[:, :k]
     y = call.matmul(call.real(call.input(0)), call.const(np.ascontiguousarray(w.T)))
     return call.op("add", y, call.inputs[5]) if call.has(5) else y

@@ -14,8 +14,10 @@ from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, fits, onnx_op
 
 @onnx_op("Identity", "Dropout", codes="keep")
 def identity(call: Call) -> Result:
-    """Dropout at inference, whatever training_mode says: exporters leave it set. Its mask output is all true."""
+    """Dropout at inference, whatever training_mode says: exporters leave it set. Since opset 12 its mask is all true."""
     x = call.input(0)
+    if call.opset < 12:
+        call.only_first_output()
     if call.has(2) and call.builder.value(call.inputs[2]) is not None and call.scalar(2, "training_mode"):
         call.warn("was exported in training mode and is left out", "export after model.eval()")
     return (x, call.expand(call.const(True), call.shape(x))) if any(call.used[1:]) else x
@@ -89,7 +91,7 @@ def reshape(call: Call) -> Result:
     if new is None:
         raise Refused("has no shape")
     if not call.attr_int("allowzero"):
-        if any(d == 0 for d in new[len(old):]):
+        if any(d == 0 for d in new[len(old) :]):
             raise Refused(f"shape {new} copies a dimension that {list(old)} does not have")
         new = [old[i] if d == 0 else d for i, d in enumerate(new)]
     if new.count(-1) == 1:
@@ -214,8 +216,9 @@ def slice_(call: Call) -> Result:
         length = call.shape(x)[axis]
         # An end before the first element, which numpy would count from the back again.
         before_first = step < 0 and end + length < 0
-        window[axis] = slice(start if start + length >= 0 else 0 if step > 0 else -length - 1,
-                             None if before_first else end, step)
+        window[axis] = slice(
+            start if start + length >= 0 else 0 if step > 0 else -length - 1, None if before_first else end, step
+        )
     return call.view(x, call.positions(x)[tuple(window)])
 
 
@@ -239,7 +242,7 @@ def gather(call: Call) -> Result:
             raise Refused(f"indices are {call.dtype(indices)} instead of integers")
         return call.gather(data, indices, axis)
     shape = call.shape(data)
-    fits((*shape[:axis], *value.shape, *shape[axis + 1:]))
+    fits((*shape[:axis], *value.shape, *shape[axis + 1 :]))
     return call.view(data, np.take(call.positions(data), _in_range(call, value, shape[axis]), axis=axis))
 
 
@@ -282,7 +285,7 @@ def gather_nd(call: Call) -> Result:
     positions = call.positions(data).reshape(lead, *shape[batch:])
     picks = value.reshape(lead, *value.shape[batch:])
     rows = [positions[i][_tuples(call, picks[i], shape[batch:])] for i in range(lead)]
-    tail = (*value.shape[batch:-1], *shape[batch + value.shape[-1]:])
+    tail = (*value.shape[batch:-1], *shape[batch + value.shape[-1] :])
     return call.view(data, np.array(rows, dtype=np.int64).reshape(*shape[:batch], *tail))
 
 
@@ -444,8 +447,9 @@ def one_hot(call: Call) -> Result:
     fits((*call.shape(indices), depth))
     at = call.reshape(indices, np.insert(call.shape(indices), axis, 1).tolist())
     slots = np.arange(depth).reshape([depth if i == axis else 1 for i in range(rank)])
-    wrapped = call.op("where", call.op("less", at, call.scalar_like(at, 0)),
-                      call.op("add", at, call.scalar_like(at, depth)), at)
+    wrapped = call.op(
+        "where", call.op("less", at, call.scalar_like(at, 0)), call.op("add", at, call.scalar_like(at, depth)), at
+    )
     off, on = (call.view(values, np.array(i)) for i in (0, 1))
     return call.op("where", call.op("equal", wrapped, call.cast(call.const(slots), call.dtype(at))), on, off)
 

@@ -38,9 +38,9 @@ def _spread(call: Call, parameter: str, tail: Sequence[int]) -> str:
     call.real(parameter)
     shape = call.shape(parameter)
     if len(shape) > len(tail):
-        if any(d != 1 for d in shape[:-len(tail)]):
+        if any(d != 1 for d in shape[: -len(tail)]):
             return "outer"
-        parameter = call.reshape(parameter, shape[-len(tail):])
+        parameter = call.reshape(parameter, shape[-len(tail) :])
     return call.expand(parameter, tail)
 
 

@@ -34,6 +34,7 @@ _RANGES = {"i8": (-128, 127), "u8": (0, 255), "i16": (-32768, 32767)}
 
 # ---- codes ----
 
+
 def _scale(call: Call, index: int) -> Array:
     """A constant scale: positive or zero (an all-zero tensor), possibly infinite."""
     scale = call.array(index, "the scale")
@@ -95,7 +96,7 @@ def as_integers(call: Call, x: str, code: Code) -> str:
 
 def real_value(call: Call, at: int, scale_at: int, zero_at: int, axis: int = 1) -> str:
     """The real value of input `at`, stored with the scale and zero point of two other inputs."""
-    x, code = call.input(at), call.codes[at]
+    x, code = call.input(at), call.code(at)
     if code is not None:
         stated = _code(call, scale_at, zero_at, code.dtype)
         if stated.quant == code.quant:
@@ -135,8 +136,10 @@ def coded(call: Call, y: str, scale_at: int, zero_at: int, dtype: str = "") -> V
     code = _code(call, scale_at, zero_at, dtype)
     scale, zero = code.quant.scale, code.quant.zero_point
     if not 0 < scale <= ABSURD_SCALE:
-        call.warn(f"the scale {scale:.3g} of '{call.outputs[0]}' is absurd and was ignored",
-                  "an attention mask was calibrated as data: quantize the model again without the mask's Add or Where")
+        call.warn(
+            f"the scale {scale:.3g} of '{call.outputs[0]}' is absurd and was ignored",
+            "an attention mask was calibrated as data: quantize the model again without the mask's Add or Where",
+        )
         return Value(y, code)
     low, high = _RANGES.get(code.dtype, (-math.inf, math.inf))
     if zero == low and not _never_negative(call, y):
@@ -170,6 +173,7 @@ def _never_negative(call: Call, x: str) -> bool:
 
 # ---- QDQ ----
 
+
 @onnx_op("QuantizeLinear", codes="own")
 @onnx_op("QuantizeLinear", domain=_MS, codes="own")
 def quantize_linear(call: Call) -> Result:
@@ -198,7 +202,7 @@ def dequantize_linear(call: Call) -> Result:
 @onnx_op("Cast", codes="own")
 def cast(call: Call) -> Result:
     """To float, stored integers become their real value over the scale, not rounded: rounding is what we leave out."""
-    code = call.codes[0]
+    code = call.code(0)
     if code is None:
         return plain_cast(call)
     x = call.input(0)
@@ -216,6 +220,7 @@ def dynamic_quantize_linear(call: Call) -> Result:
 
 # ---- integer operators as float ones ----
 
+
 def _product(call: Call, y: str) -> Value:
     """The int32 result of an integer product: floats of scale one."""
     return Value(y, Code(_UNIT, "i32", any(code is not None and code.dynamic for code in call.codes)))
@@ -223,7 +228,7 @@ def _product(call: Call, y: str) -> Value:
 
 def _shifted(call: Call, at: int, zero_at: int) -> str:
     """Input `at` less its zero point, as floats: what an integer product multiplies."""
-    x, code = call.input(at), call.codes[at]
+    x, code = call.input(at), call.code(at)
     if code is not None:
         x = _affine(call, x, 1.0 / (code.quant.scale or 1.0), float(code.quant.zero_point))
     x = call.cast(x, "f32")
@@ -313,8 +318,16 @@ def qlinear_binary(call: Call) -> Result:
     return coded(call, call.op(op, real_value(call, 0, 1, 2), real_value(call, 3, 4, 5)), 6, 7)
 
 
-@onnx_op("QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearReduceMean",
-         "QLinearSoftmax", domain=_MS, codes="own")
+@onnx_op(
+    "QLinearSigmoid",
+    "QLinearLeakyRelu",
+    "QLinearGlobalAveragePool",
+    "QLinearAveragePool",
+    "QLinearReduceMean",
+    "QLinearSoftmax",
+    domain=_MS,
+    codes="own",
+)
 def qlinear_unary(call: Call) -> Result:
     """One operand and the result, with scale and zero point each."""
     x = real_value(call, 0, 1, 2)
@@ -361,6 +374,7 @@ def qlinear_where(call: Call) -> Result:
 
 # ---- the file's integer inputs ----
 
+
 def coded_input(graph: GraphProto, name: str, dtype: str, constant: Callable[[str], Array | None]) -> Code | None:
     """The code of a graph input that the file takes as 8-bit integers and only ever dequantizes, if all readers agree.
 
@@ -377,7 +391,7 @@ def coded_input(graph: GraphProto, name: str, dtype: str, constant: Callable[[st
                     moved += [out for out in node.output if out not in moved]
                     continue
                 linear = node.op_type == "DequantizeLinear" or node.op_type.startswith(("QLinear", "QGemm"))
-                scale, zero = (constant(n) for n in (*node.input[i + 1:i + 3], "", "")[:2])
+                scale, zero = (constant(n) for n in (*node.input[i + 1 : i + 3], "", "")[:2])
                 if not linear or scale is None or scale.size != 1 or not 0 < scale.item() <= ABSURD_SCALE:
                     return None
                 if zero is not None and zero.size != 1:

@@ -5,8 +5,9 @@ from __future__ import annotations
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "LinearAttention", "CausalConvWithState"})
 _CONTROL = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _TRAINING = frozenset({"SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", "SGD", "Adam", "Adagrad", "Momentum"})
-_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
-                     "Multinomial"})
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 _DATA_DEPENDENT = frozenset({"Unique", "NonMaxSuppression", "TopK"})
 
 
