@@ -177,13 +177,18 @@ def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
             content = [content[str(i)] for i in range(len(content))]
         except KeyError as error:
             raise CompileError(Problem(str(path), "", f"has no label for class {error}", 'number them "0", "1", ...')) from error
-    if not isinstance(content, list) or not all(isinstance(x, str) and "\0" not in x for x in content):
+    if not isinstance(content, list) or not all(isinstance(x, str) and _fits_c_string(x) for x in content):
         raise CompileError(Problem(str(path), "", "does not hold label names", 'write a list ["first", "second"]'))
     outputs = fused.graph.outputs
     classes = fused.graph.tensors[outputs[0]].shape[-1]
     if len(outputs) == 1 and classes != len(content):
         raise CompileError(Problem(str(path), "", f"holds {len(content)} labels, the model has {classes} classes"))
     return tuple(content)
+
+
+def _fits_c_string(text: str) -> bool:
+    """Whether UTF-8 that ends with a zero byte can hold `text`: JSON knows zero bytes and halves of surrogate pairs."""
+    return "\0" not in text and text.encode("utf-8", "ignore").decode() == text
 
 
 def _calibration(path: Path | None, fused: Fused, tokenizer: Tokenizer | None) -> list[Sample]:

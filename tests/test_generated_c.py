@@ -1,0 +1,460 @@
+"""The generated C from outside: what it refuses, how it builds, what a file's names and another training do to it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from slm2c import blob, toolchain
+from slm2c.emit import comment_text, is_identifier
+from slm2c.quantize import run_int
+from slm2c.validate import write_samples
+from tests import generated
+from tests.conftest import skip_or_fail
+from tests.generated import Built, build_template, compile_into
+
+CROSS_FLAGS = "-mcpu=cortex-m7 -mthumb -O2 -Werror"
+HOSTILE = (
+    "*/ int x; /*", 'a"b', "line\nbreak\r", "trigraph ??/", "%s%n%d", "back\\slash\\", "ünï→😀", "// \\", "#if 0",
+    "{{ m }}", "../../etc", "a" * 500, "\x1b[31m",
+)  # fmt: skip
+MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
+    "mlp": generated.mlp,
+    "two": generated.two_by_two,
+    "tagger": generated.tagger,
+    "fixed": generated.fixed_length,
+}
+
+
+def built_models(folder: Path) -> dict[str, Built]:
+    found = {name: compile_into(folder, make(), name) for name, make in MODELS.items()}
+    return found | {"text": compile_into(folder, generated.text_folder(folder / "in"), "text")}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Built]:
+    """Small models of every kind of interface, by name."""
+    return built_models(tmp_path_factory.mktemp("models"))
+
+
+def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
+    """What a command prints; it has to succeed."""
+    result = subprocess.run(
+        [str(x) for x in command], cwd=cwd, env={**os.environ, **environment}, timeout=300, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def need(*commands: str) -> None:
+    missing = [x for x in commands if not shutil.which(x)]
+    if missing:
+        skip_or_fail(f"{' and '.join(missing)} not found; `make tools` installs them")
+
+
+# ---------------------------------------------------------------- what it refuses
+
+
+@pytest.mark.parametrize("name", [*MODELS, "text"])
+def test_every_misuse_is_refused(name: str, models: Mapping[str, Built], host_cc: str, tmp_path: Path) -> None:
+    model, other = models[name], models["two" if name == "mlp" else "mlp"]
+    exe = build_template(model, "robust.c.j2", tmp_path / "robust")
+    result = toolchain.run_host(exe, [str(model.blob), str(other.blob)], timeout=300)
+    assert (result.exit_code, result.output) == (0, "0 failures\n")
+
+
+@pytest.mark.slow
+def test_every_misuse_of_homecmd_is_refused(models: Mapping[str, Built], host_cc: str, tmp_path: Path) -> None:
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(generated.SENTENCES), encoding="utf-8")
+    folder = Path(__file__).parents[1] / "examples" / "homecmd"
+    model = compile_into(tmp_path, folder, "homecmd", calibration=few, method="minmax")
+    exe = build_template(model, "robust.c.j2", tmp_path / "robust")
+    result = toolchain.run_host(exe, [str(model.blob), str(models["mlp"].blob)], timeout=600)
+    assert (result.exit_code, result.output) == (0, "0 failures\n")
+
+
+SHARED_ARENA = r"""
+#include "mlp.h"
+#include "tagger.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static SLM_ALIGNED uint8_t blobs[2][65536];
+static SLM_ALIGNED uint8_t arena[TAGGER_ARENA_SIZE > MLP_ARENA_SIZE ? TAGGER_ARENA_SIZE : MLP_ARENA_SIZE];
+
+static size_t load(const char *path, uint8_t *blob)
+{
+    FILE *file = fopen(path, "rb");
+    const size_t size = file == NULL ? 0u : fread(blob, 1u, sizeof blobs[0], file);
+    return file == NULL || fclose(file) != 0 ? 0u : size;
+}
+
+int main(int argc, char **argv)
+{
+    mlp_model mlp;
+    tagger_model tagger;
+    int8_t input[7] = {1, -20, 30, -40, 50, -60, 127};
+    const int32_t ids[9] = {0, 49, 7, 7, 1, 2, 3, 4, 5};
+    int16_t alone[2][27] = {{0}};
+    int16_t output[2][27] = {{0}};
+    (void)argc;
+    if (mlp_init(&mlp, blobs[0], load(argv[1], blobs[0]), arena, sizeof arena) != SLM_OK ||
+        mlp_run(&mlp, input, alone[0]) != SLM_OK ||
+        tagger_init(&tagger, blobs[1], load(argv[2], blobs[1]), arena, sizeof arena) != SLM_OK ||
+        tagger_run(&tagger, ids, 9u, alone[1]) != SLM_OK) {
+        return 2;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (mlp_run(&mlp, input, output[0]) != SLM_OK || memcmp(output[0], alone[0], sizeof alone[0]) != 0 ||
+            tagger_run(&tagger, ids, 9u, output[1]) != SLM_OK || memcmp(output[1], alone[1], sizeof alone[1]) != 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+"""
+
+
+def test_models_take_turns_in_one_arena(models: Mapping[str, Built], host_cc: str, tmp_path: Path) -> None:
+    mlp, tagger = models["mlp"], models["tagger"]
+    (tmp_path / "main.c").write_text(SHARED_ARENA, encoding="utf-8")
+    every = {path.name: path for b in (mlp, tagger) for path in b.sources()}
+    includes = [*mlp.includes(), *tagger.includes()]
+    sources = [tmp_path / "main.c", *every.values()]
+    exe = toolchain.build_host(sources, tmp_path / "main", includes=includes, sanitize=True)
+    assert toolchain.run_host(exe, [str(mlp.blob), str(tagger.blob)]).exit_code == 0
+
+
+# ---------------------------------------------------------------- how it builds
+
+
+@pytest.mark.parametrize("name", ["mlp", "text"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_make_builds_the_program_and_it_checks_itself(
+    compiler: str, name: str, models: Mapping[str, Built], tmp_path: Path
+) -> None:
+    need(compiler, "make")
+    folder = tmp_path / "a folder"
+    shutil.copytree(models[name].folder, folder)
+    flags = [f"CC={compiler}", "CFLAGS=-O1 -Werror"]
+    run(["make", "check", *flags], folder)
+    assert (folder / "build" / "outputs.bin").read_bytes() == (folder / "test" / "outputs.bin").read_bytes()
+    assert run(["make", "cli", *flags], folder) == "", "nothing has changed"
+    assert " -O2 " in run(["make", flags[0]], folder), "other flags compile everything again"
+    if name == "text":
+        (tmp_path / "elsewhere").mkdir()
+        printed = run([folder / "build" / "text_cli", "turn on the light", "stop"], tmp_path / "elsewhere")
+        assert [line.split("\t")[2] for line in printed.splitlines()] == ["6", "3"]
+
+
+@pytest.mark.parametrize("name", ["two", "text"])
+def test_make_builds_a_library_for_cortex_m(name: str, models: Mapping[str, Built], tmp_path: Path) -> None:
+    need("arm-none-eabi-gcc", "make")
+    folder = tmp_path / name
+    shutil.copytree(models[name].folder, folder)
+    run(["make", "CROSS=arm-none-eabi-", f"CFLAGS={CROSS_FLAGS}"], folder)
+    symbols = run(["arm-none-eabi-nm", f"build/arm-none-eabi/lib{name}.a"], folder)
+    defined = {symbol: kind for kind, symbol in re.findall(r" ([A-TV-Za-z]) (\w+)$", symbols, re.MULTILINE)}
+    assert {defined[f"{name}_{x}"] for x in ("init", "run")} == {"T"}
+    assert {defined[f"{name}_{x}"] for x in ("blob", "blob_size")} == {"R"}
+    assert not set(defined.values()) & set("BbDdC"), "variables that change"
+    wanted = set(re.findall(r" U (\w+)$", symbols, re.MULTILINE)) - set(defined)
+    assert {x for x in wanted if not x.startswith("__aeabi_")} <= {"memcpy", "memset", "memcmp", "memmove", "strlen"}
+    part = f"build/arm-none-eabi/{name}_blob.o"
+    run(["arm-none-eabi-objcopy", "-O", "binary", "-j", ".slm_blob", part, "x.bin"], folder)
+    assert (folder / "x.bin").read_bytes() == models[name].blob.read_bytes()
+
+
+CMAKE = """
+cmake_minimum_required(VERSION 3.14)
+project(app LANGUAGES C)
+add_subdirectory("{mlp}" mlp)
+include(FetchContent)
+FetchContent_Declare(text SOURCE_DIR "{text}")
+FetchContent_MakeAvailable(text)
+add_executable(app main.c)
+target_link_libraries(app PRIVATE mlp mlp_blob text text_blob)
+"""
+CMAKE_MAIN = r"""
+#include "mlp.h"
+#include "text.h"
+#include <stdio.h>
+static SLM_ALIGNED uint8_t arenas[2][TEXT_ARENA_SIZE > MLP_ARENA_SIZE ? TEXT_ARENA_SIZE : MLP_ARENA_SIZE];
+int main(void)
+{
+    mlp_model mlp;
+    text_model text;
+    text_result result = {0};
+    if (mlp_init(&mlp, mlp_blob, mlp_blob_size, arenas[0], sizeof arenas[0]) != SLM_OK ||
+        text_init(&text, text_blob, text_blob_size, arenas[1], sizeof arenas[1]) != SLM_OK ||
+        text_classify(&text, "play music", &result) != SLM_OK) {
+        return 1;
+    }
+    puts(result.label);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_cmake(compiler: str, models: Mapping[str, Built], tmp_path: Path) -> None:
+    need(compiler)
+    if not shutil.which("cmake"):
+        pytest.skip("cmake not found")
+    run(["cmake", "-S", models["text"].folder, "-B", "alone"], tmp_path, CC=compiler)
+    run(["cmake", "--build", "alone"], tmp_path)
+    run(["ctest"], tmp_path / "alone")
+    answer = run(["alone/text_cli", "play music"], tmp_path)
+
+    text = CMAKE.format(mlp=models["mlp"].folder, text=models["text"].folder)
+    (tmp_path / "CMakeLists.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "main.c").write_text(CMAKE_MAIN, encoding="utf-8")
+    run(["cmake", "-S", ".", "-B", "both", "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror"], tmp_path, CC=compiler)
+    run(["cmake", "--build", "both"], tmp_path)
+    assert run(["both/app"], tmp_path).strip() == answer.split("\t")[0]
+
+
+CPLUSPLUS = r"""
+#include "text.h"
+#include "slm_blob.h"
+#include <cstdio>
+static SLM_ALIGNED uint8_t arena[TEXT_ARENA_SIZE];
+struct holder {
+    SLM_ALIGNED uint8_t blob[65536];
+};
+static holder h;
+int main(int, char **argv)
+{
+    std::FILE *file = std::fopen(argv[1], "rb");
+    const std::size_t size = std::fread(h.blob, 1, sizeof h.blob, file);
+    std::fclose(file);
+    text_model model{};
+    text_result result{};
+    const slm_status status = text_init(&model, h.blob, size, arena, sizeof arena);
+    std::puts(slm_status_text(status));
+    if (status != SLM_OK || text_classify(&model, "stop", &result) != SLM_OK || slm_crc32(0, "abc", 3) != 0x352441C2u) {
+        return 1;
+    }
+    return reinterpret_cast<std::uintptr_t>(arena) % SLM_ALIGNMENT == 0 && alignof(holder) == SLM_ALIGNMENT ? 0 : 2;
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("standard", ["c++11", "c++20"])
+def test_the_header_is_cplusplus_too(compiler: str, standard: str, models: Mapping[str, Built], tmp_path: Path) -> None:
+    cplusplus = {"gcc": "g++", "clang": "clang++"}[compiler]
+    need(compiler, cplusplus)
+    (tmp_path / "main.cpp").write_text(CPLUSPLUS.replace("<cstdio>", "<cstdio>\n#include <cstdint>"), encoding="utf-8")
+    text = models["text"]
+    includes = [f"-I{path}" for path in text.includes()]
+    run([compiler, "-std=c11", "-c", *includes, *text.sources()], tmp_path)
+    flags = [f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+    run([cplusplus, *flags, *includes, "main.cpp", *tmp_path.glob("*.o"), "-o", "main"], tmp_path)
+    assert run(["./main", text.blob], tmp_path) == "ok\n"
+
+
+@pytest.mark.parametrize("name", [*MODELS, "text"])
+def test_the_example_in_the_readme_compiles(
+    name: str, models: Mapping[str, Built], host_cc: str, tmp_path: Path
+) -> None:
+    (code,) = re.findall(r"^```c\n(.*?)^```", (models[name].folder / "README.md").read_text("utf-8"), re.M | re.S)
+    (tmp_path / "example.c").write_text(code, encoding="utf-8")
+    includes = [f"-I{path}" for path in models[name].includes()]
+    run([host_cc, *toolchain.WARNINGS, *includes, "-c", "example.c"], tmp_path)
+
+
+def test_builds_are_equal_byte_for_byte_wherever_they_lie(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "the other"]
+    found: list[dict[str, bytes]] = []
+    for folder in folders:
+        folder.mkdir()
+        built = built_models(folder).values()
+        files = [path for model in built for path in model.folder.rglob("*") if path.is_file()]
+        found.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert found[0].keys() == found[1].keys()
+    for path, content in found[0].items():
+        assert content == found[1][path], path
+        for place in (*folders, Path.home(), Path(__file__).parents[1]):
+            assert str(place).encode() not in content, f"{path} holds {place}"
+
+
+# ---------------------------------------------------------------- names from the file
+
+
+def test_hostile_names_reach_comments_only(host_cc: str, tmp_path: Path) -> None:
+    source, target = 'in*/put"\n??/%s\\😀', "../out\t*/"
+    model = generated.mlp([3] * (len(HOSTILE) + 1), source=source, target=target)
+    gemms = [node for node in model.graph.node if node.op_type == "Gemm"]
+    for node, name in zip(gemms, HOSTILE, strict=True):
+        node.name = name
+    built = compile_into(tmp_path, model, "hostile")
+    assert list(built.output.outputs) == [target] and list(built.output.float_graph.inputs) == [source]
+    code = (built.folder / "hostile.c").read_text(encoding="utf-8")
+    assert code.isascii()
+    for name in HOSTILE:
+        assert f"/* {comment_text(name)}: linear" in code or len(name) > 100
+    commented = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)
+    assert not re.search(r"int x|trigraph|slash|#if 0|etc", commented)
+    for compiler in filter(shutil.which, ("gcc", "clang")):
+        includes = [f"-I{path}" for path in built.includes()]
+        flags = ["-Wcomment", "-Wtrigraphs", "-Wpedantic"]
+        run([compiler, *toolchain.WARNINGS, *flags, *includes, "-c", *built.sources()], tmp_path)
+    run(["make", "check", "CFLAGS=-Werror"], built.folder)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_comment_text_cannot_leave_its_comment(text: str) -> None:
+    for variant in (text, text * 2, f"*{text}", f"{text}*/", f"/{text}*", f"**{text}//"):
+        safe = comment_text(variant)
+        assert safe.isascii() and safe.isprintable() and len(safe) <= 120
+        assert "*/" not in f"{safe} */"[:-2] and "/*" not in safe and "?" not in safe and "\\" not in safe
+
+
+LABEL_PROGRAM = r"""
+#include "classes.h"
+#include <stdio.h>
+static SLM_ALIGNED uint8_t arena[CLASSES_ARENA_SIZE];
+static SLM_ALIGNED uint8_t blob[65536];
+int main(int argc, char **argv)
+{
+    classes_model model;
+    FILE *file = fopen(argv[argc - 1], "rb");
+    if (file == NULL || classes_init(&model, blob, fread(blob, 1, sizeof blob, file), arena, sizeof arena) != SLM_OK) {
+        return 1;
+    }
+    for (uint32_t i = 0; i < CLASSES_OUTPUT_0_SIZE; i++) {
+        int16_t scores[CLASSES_OUTPUT_0_SIZE] = {0};
+        classes_result result;
+        scores[i] = INT16_MAX;
+        if (classes_answer(&model, scores, &result) != SLM_OK || result.index != i) {
+            return 2;
+        }
+        printf("%s%c", result.label, 0);
+    }
+    return fclose(file);
+}
+"""
+
+
+def test_labels_come_out_as_they_went_in(host_cc: str, tmp_path: Path) -> None:
+    labels = [*HOSTILE, ""]
+    (tmp_path / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+    model = generated.mlp((4, len(labels)))
+    built = compile_into(tmp_path, model, "classes", labels=tmp_path / "labels.json")
+    (tmp_path / "main.c").write_text(LABEL_PROGRAM, encoding="utf-8")
+    sources = [tmp_path / "main.c", *built.sources()]
+    exe = toolchain.build_host(sources, tmp_path / "main", includes=built.includes(), sanitize=True)
+    result = toolchain.run_host(exe, [str(built.blob)])
+    assert result.exit_code == 0
+    assert result.output.split("\0") == [*labels, ""]
+
+
+@pytest.mark.parametrize("name", ["home", "a", "x1_y", "int8", "tests", "slmx"])
+def test_names_that_can_be_c_prefixes(name: str) -> None:
+    assert is_identifier(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Home", "1a", "a-b", "ä", "int", "main", "slm", "slm_blob", "string", "test", "a" * 49]
+)
+def test_names_that_cannot(name: str) -> None:
+    assert not is_identifier(name)
+
+
+# ---------------------------------------------------------------- another training
+
+
+def retrained(model: onnx.ModelProto, noise: float = 0.2) -> onnx.ModelProto:
+    """The same architecture with other weights."""
+    rng = np.random.default_rng(9)
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    for tensor in copy.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32:
+            new = value * (1 + noise * rng.normal(size=value.shape)) + noise * rng.normal(size=value.shape)
+            tensor.CopyFrom(numpy_helper.from_array(new.astype(np.float32), tensor.name))
+    return copy
+
+
+@pytest.mark.parametrize("name", [*MODELS, "text"])
+def test_a_retrained_model_is_a_new_blob_for_the_old_code(
+    name: str, models: Mapping[str, Built], host_cc: str, tmp_path: Path
+) -> None:
+    old = models[name]
+    if name == "text":
+        folder = generated.text_folder(tmp_path / "in", labels=["new", "labels", "of", "other", "lengths"])
+        onnx.save(retrained(generated.text_classifier()), folder / "model.onnx")
+        new = compile_into(tmp_path, folder, name)
+    else:
+        new = compile_into(tmp_path, retrained(MODELS[name]()), name)
+    assert new.blob.read_bytes() != old.blob.read_bytes()
+    assert without_comments(new.folder / f"{name}.c") == without_comments(old.folder / f"{name}.c")
+    assert (new.folder / f"{name}.h").read_text("utf-8") == (old.folder / f"{name}.h").read_text("utf-8")
+
+    graph = new.compiled.quantized.graph
+    write_samples(tmp_path / "samples.bin", graph, new.output.samples)
+    sources = [old.folder / "host" / "main.c", *old.sources()]
+    exe = toolchain.build_host(sources, tmp_path / "cli", includes=old.includes())
+    files = [str(tmp_path / "samples.bin"), str(tmp_path / "outputs.bin")]
+    assert toolchain.run_host(exe, ["-b", str(new.blob), "-r", *files]).output == ""
+    expected = b"".join(run_int(graph, s)[x].tobytes() for s in new.output.samples for x in graph.outputs)
+    assert (tmp_path / "outputs.bin").read_bytes() == expected
+
+
+def without_comments(path: Path) -> str:
+    return re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def transposed(order: Sequence[int]) -> onnx.ModelProto:
+    """A transposition of [4, 4, 4] in front of a linear layer."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "cube"], ["c"]),
+        helper.make_node("Transpose", ["c"], ["t"], perm=order),
+        helper.make_node("Reshape", ["t", "flat"], ["f"]),
+        helper.make_node("Relu", ["f"], ["r"]),
+        helper.make_node("Gemm", ["r", "w", "b"], ["y"]),
+    ]
+    rng = np.random.default_rng(1)
+    weights = {
+        "w": rng.normal(size=(64, 3)),
+        "b": rng.normal(size=3),
+        "cube": np.array([4, 4, 4]),
+        "flat": np.array([1, 64]),
+    }
+    return generated.model_of(nodes, {"x": (TensorProto.FLOAT, [1, 64])}, {"y": [1, 3]}, weights)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (generated.mlp((7, 33, 5)), generated.mlp((7, 32, 5))),
+        (generated.mlp((7, 33, 5)), generated.mlp((7, 33, 33, 5))),
+        (generated.mlp((16, 8)), generated.mlp((8, 16))),
+        (generated.tagger(tokens=9), generated.tagger(tokens=10)),
+        (transposed((0, 2, 1)), transposed((1, 0, 2))),
+    ],
+    ids=["width", "depth", "sides", "tokens", "transposition"],
+)
+def test_a_blob_of_another_structure_is_refused(
+    one: onnx.ModelProto, other: onnx.ModelProto, host_cc: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = compile_into(tmp_path, one, "model"), compile_into(tmp_path / "other", other, "model")
+    assert blob.unpack(first.blob.read_bytes()).structure != blob.unpack(second.blob.read_bytes()).structure
+    sources = [first.folder / "host" / "main.c", *first.sources()]
+    exe = toolchain.build_host(sources, tmp_path / "cli", includes=first.includes(), opt="-O0")
+    result = toolchain.run_host(exe, ["-b", str(second.blob), "-r", "none", "none"], cwd=tmp_path)
+    assert result.exit_code == 2
+    assert result.output == f"model_cli: {second.blob}: the blob is that of another model\n"
