@@ -1,7 +1,8 @@
-"""emit: program + memory plan -> C, headers and blob. All text is in templates/; this file only prepares what they show.
+"""emit: program + memory plan -> C, headers and blob. All text is in templates/; this file only prepares what they
+show.
 
-Nothing from the ONNX file becomes an identifier or reaches C unescaped: variables are numbered, names appear in comments
-only, through `comment_text`.
+Nothing from the ONNX file becomes an identifier or reaches C unescaped: variables are numbered, names appear in
+comments only, through `comment_text`.
 """
 
 from __future__ import annotations
@@ -35,21 +36,33 @@ _STRUCTS = {"layout": "slm_layout"}
 _SECTIONS = {blob.WEIGHTS: "weights", blob.TOKENIZER: "tokenizer", blob.LABELS: "labels"}
 
 _TEMPLATES = {
-    "{name}.h": "model.h.j2", "{name}.c": "model.c.j2", "{name}_blob.S": "blob.S.j2", "host/main.c": "main.c.j2",
-    "test/validate.c": "validate.c.j2", "test/cost.c": "cost.c.j2", "Makefile": "Makefile.j2",
-    "CMakeLists.txt": "CMakeLists.txt.j2", "README.md": "README.md.j2"}
+    "{name}.h": "model.h.j2",
+    "{name}.c": "model.c.j2",
+    "{name}_blob.S": "blob.S.j2",
+    "host/main.c": "main.c.j2",
+    "test/validate.c": "validate.c.j2",
+    "test/cost.c": "cost.c.j2",
+    "Makefile": "Makefile.j2",
+    "CMakeLists.txt": "CMakeLists.txt.j2",
+    "README.md": "README.md.j2",
+}
 """Paths in the output folder, and the templates of what lies there."""
 
 _RESERVED = frozenset(
-    # C
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-    "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while main "
-    # headers of the C library, which a <name>.h would hide
-    "alloca assert complex ctype endian errno features fenv inttypes iso646 limits locale math newlib setjmp signal "
-    "stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar "
-    "wchar wctype "
-    # targets of CMake
-    "all clean help install package test".split())
+    re.findall(
+        r"\w+",
+        # C
+        """auto break case char const continue default do double else enum extern float for goto if inline int long
+        register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
+        main """
+        # headers of the C library, which a <name>.h would hide
+        """alloca assert complex ctype endian errno features fenv inttypes iso646 limits locale math newlib setjmp
+        signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads
+        time uchar wchar wctype """
+        # targets of CMake
+        "all clean help install package test",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,8 @@ class Emitted:
     runtime: files of runtime_c/ that the model needs
     traced: tensors that a kernel call stores
     sections: bytes of each part of the blob by name
-    weights: bytes that a node has in the weights section, by the node's output; shared ones count for their first reader
+    weights: bytes that a node has in the weights section, by the node's output; shared ones count for their first
+      reader
     entries: functions for the application to call
     """
 
@@ -83,7 +97,9 @@ class Emitted:
 
 def is_identifier(name: str) -> bool:
     """Whether `name` can be a prefix of C identifiers, a file name and a target of CMake, and is not the runtime's."""
-    return bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _RESERVED and not re.match("slm(_|$)", name)
+    return (
+        bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _RESERVED and not re.match("slm(_|$)", name)
+    )
 
 
 def class_count(graph: Graph) -> int:
@@ -100,7 +116,9 @@ def comment_text(text: str) -> str:
     return safe.replace("*/", "*_").replace("/*", "/_")[:120]
 
 
-def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool) -> Emitted:
+def emit(
+    program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool
+) -> Emitted:
     """C source, header and blob of a model called `name`."""
     assert is_identifier(name), name
     model = _Model(program, plan, interface, texts, name, fixed)
@@ -113,18 +131,35 @@ def emit(program: Program, plan: MemoryPlan, interface: Interface | None, texts:
     packed = blob.pack(model.structure, sections)
     context["blob_bytes"] = len(packed)
     context["runtime"] = model.runtime
-    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(data_dir("templates") / "model"), autoescape=False,
-                                   undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    files = {path.format(name=name): templates.get_template(template).render(m=context)
-             for path, template in _TEMPLATES.items()}
-    return Emitted(files, packed, model.arena_bytes, model.runtime,
-                   tuple(call.node.outputs[0] for call in program.calls if call.symbol),
-                   {_SECTIONS[number]: len(data) for number, data in sections.items()}, model.weight_bytes, model.entries)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_dir("templates") / "model"),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    files = {
+        path.format(name=name): templates.get_template(template).render(m=context)
+        for path, template in _TEMPLATES.items()
+    }
+    return Emitted(
+        files,
+        packed,
+        model.arena_bytes,
+        model.runtime,
+        tuple(call.node.outputs[0] for call in program.calls if call.symbol),
+        {_SECTIONS[number]: len(data) for number, data in sections.items()},
+        model.weight_bytes,
+        model.entries,
+    )
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A constant in the weights struct: member `member` of C type `ctype`, an array of `count` unless it is a struct."""
+    """A constant in the weights struct: member `member` of C type `ctype`, an array of `count` unless it is a
+    struct.
+    """
 
     member: str
     ctype: str
@@ -135,8 +170,17 @@ class _Member:
 class _Model:
     """The facts that the templates show, computed once from program and plan."""
 
-    def __init__(self, program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool):
-        self.program, self.plan, self.interface, self.texts, self.name, self.fixed = program, plan, interface, texts, name, fixed
+    def __init__(
+        self, program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool
+    ):
+        self.program, self.plan, self.interface, self.texts, self.name, self.fixed = (
+            program,
+            plan,
+            interface,
+            texts,
+            name,
+            fixed,
+        )
         self.graph: Graph = program.graph
         self.numbers = {x: i for i, x in enumerate([*self.graph.inputs, *(n.outputs[0] for n in self.graph.nodes)])}
         self.variables = self._variables()
@@ -151,7 +195,9 @@ class _Model:
         self.arena_bytes = max(ALIGNMENT, self.text_offset)
         if texts.tokenizer is not None and self.classes:
             self.arena_bytes = self.scores_offset + blob.pad(2 * self.classes)
-        self.runtime = _runtime_files(tuple(sorted({c.symbol for c in program.calls if c.symbol} | self._extra_symbols())))
+        self.runtime = _runtime_files(
+            tuple(sorted({c.symbol for c in program.calls if c.symbol} | self._extra_symbols()))
+        )
 
     @property
     def max_tokens(self) -> int:
@@ -164,8 +210,11 @@ class _Model:
         return tuple(f"{self.name}_{x}" for x in ("init", "run", *(x for x, there in optional.items() if there)))
 
     def _extra_symbols(self) -> set[str]:
-        return ({"slm_blob_check", "slm_status_text"} | ({"slm_tokenize"} if self.texts.tokenizer is not None else set())
-                | ({"slm_top_s16"} if self.classes else set()))
+        return (
+            {"slm_blob_check", "slm_status_text"}
+            | ({"slm_tokenize"} if self.texts.tokenizer is not None else set())
+            | ({"slm_top_s16"} if self.classes else set())
+        )
 
     def _variables(self) -> dict[str, str]:
         """C variables of all tensors: t<number>, and names with a meaning for inputs and outputs."""
@@ -202,14 +251,19 @@ class _Model:
         return b"".join(group["data"] for group in self.groups)
 
     def _io_members(self) -> list[_Member]:
-        quants = [[self.graph.tensors[x].quant for x in names if self.graph.tensors[x].quant] for names in (
-            self.graph.inputs, dict.fromkeys(self.graph.outputs))]
+        quants = [
+            [self.graph.tensors[x].quant for x in names if self.graph.tensors[x].quant]
+            for names in (self.graph.inputs, dict.fromkeys(self.graph.outputs))
+        ]
         packed = [b"".join(struct.pack("<fi", q.scale, q.zero_point) for q in row if q) for row in quants]
         last = quants[1][0]
         assert last is not None
         score = min(round(last.scale * 2**36), 2**46)  # the difference of two int16 times this fits 64 bits
-        return [_Member(name, "slm_quant", len(row), data) for name, row, data in zip(("input", "output"), quants, packed, strict=True)
-                if row] + [_Member("score_multiplier", "int64_t", 0, struct.pack("<q", score))]
+        return [
+            _Member(name, "slm_quant", len(row), data)
+            for name, row, data in zip(("input", "output"), quants, packed, strict=True)
+            if row
+        ] + [_Member("score_multiplier", "int64_t", 0, struct.pack("<q", score))]
 
     def _add_group(self, name: str, comment: str, members: list[_Member]) -> None:
         offset = sum(len(g["data"]) for g in self.groups)
@@ -238,25 +292,43 @@ class _Model:
         if not call.symbol:
             declaration = f"{ctype} *const {variable} = {self.variables[call.node.inputs[0]]} + {call.args[1]};"
         elif place.buffer:
-            declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {self.plan.offsets[place.buffer] + place.offset}u);"
+            offset = self.plan.offsets[place.buffer] + place.offset
+            declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {offset}u);"
         per_token = tensor.nbytes // tensor.shape[tensor.token_axis] if tensor.token_axis is not None else 0
         arguments = ", ".join(self._argument(call, a) for a in call.args)
-        return {"comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
-                "declaration": declaration, "text": f"{call.symbol}({arguments});" if call.symbol else "", "index": self.numbers[out], "output": variable,
-                "bytes": f"(size_t)n * {per_token}u" if per_token else f"{tensor.nbytes}u"}
+        return {
+            "comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
+            "declaration": declaration,
+            "text": f"{call.symbol}({arguments});" if call.symbol else "",
+            "index": self.numbers[out],
+            "output": variable,
+            "bytes": f"(size_t)n * {per_token}u" if per_token else f"{tensor.nbytes}u",
+        }
 
     def _io(self, x: str, macro: str, doc: str) -> dict[str, Any]:
         tensor: Tensor = self.graph.tensors[x]
         shape = "[" + ", ".join("n" if i == tensor.token_axis else str(d) for i, d in enumerate(tensor.shape)) + "]"
         lookup = self.interface is not None and x in self.interface.lookups
-        return {"variable": self.variables[x], "macro": macro, "size": tensor.size, "shape_text": shape, "lookup": lookup,
-                "tokens": tensor.token_axis is not None, "ctype": _CTYPES[tensor.dtype], "limit": self._limit(x) if lookup else 0,
-                "doc": f"{shape} {doc}"}
+        return {
+            "variable": self.variables[x],
+            "macro": macro,
+            "size": tensor.size,
+            "shape_text": shape,
+            "lookup": lookup,
+            "tokens": tensor.token_axis is not None,
+            "ctype": _CTYPES[tensor.dtype],
+            "limit": self._limit(x) if lookup else 0,
+            "doc": f"{shape} {doc}",
+        }
 
     def _limit(self, x: str) -> int:
         """Rows of the smallest table that ids of this input index."""
-        return min(self.graph.consts[node.inputs[self._table(node.inputs, i)]].shape[0] for node in self.graph.nodes
-                   for i, name in enumerate(node.inputs) if node.op == "embedding" and name == x)
+        return min(
+            self.graph.consts[node.inputs[self._table(node.inputs, i)]].shape[0]
+            for node in self.graph.nodes
+            for i, name in enumerate(node.inputs)
+            if node.op == "embedding" and name == x
+        )
 
     def _table(self, inputs: tuple[str, ...], lookup: int) -> int:
         """Index of the table that belongs to an embedding's lookup: int constants follow the activations in order."""
@@ -264,31 +336,63 @@ class _Model:
         return len(activations) + activations.index(lookup)
 
     def context(self) -> dict[str, Any]:
-        inputs = [self._io(x, f"INPUT_{i}", "ids" if self.graph.tensors[x].dtype == "i32" else f"quantized with {self.name}_input_quant")
-                  for i, x in enumerate(self.graph.inputs)]
-        outputs = [self._io(x, f"OUTPUT_{i}", f"quantized as {self.name}_output_quant says; may not lie in the arena")
-                   for i, x in enumerate(dict.fromkeys(self.graph.outputs))]
+        inputs = [
+            self._io(
+                x,
+                f"INPUT_{i}",
+                "ids" if self.graph.tensors[x].dtype == "i32" else f"quantized with {self.name}_input_quant",
+            )
+            for i, x in enumerate(self.graph.inputs)
+        ]
+        outputs = [
+            self._io(x, f"OUTPUT_{i}", f"quantized as {self.name}_output_quant says; may not lie in the arena")
+            for i, x in enumerate(dict.fromkeys(self.graph.outputs))
+        ]
         tokens = self.interface is not None
-        parameters = [f"const {self.name}_model *model", *(f"const {io['ctype']} *{io['variable']}" for io in inputs),
-                      *(["uint32_t n"] if tokens else []), *(f"{io['ctype']} *{io['variable']}" for io in outputs)]
+        parameters = [
+            f"const {self.name}_model *model",
+            *(f"const {io['ctype']} *{io['variable']}" for io in inputs),
+            *(["uint32_t n"] if tokens else []),
+            *(f"{io['ctype']} *{io['variable']}" for io in outputs),
+        ]
         vocabulary = next((io["limit"] for io in inputs if io["lookup"]), 0)
         body = [self._call(call) for call in self.program.calls]
         text = " ".join(c["declaration"] + c["text"] for c in body)
-        headers = sorted({h for c in self.program.calls if c.symbol for h in _headers_of(c.symbol)} | {"slm_blob.h"}
-                         | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
-                         | ({"slm_classify.h"} if self.classes else set()))
+        headers = sorted(
+            {h for c in self.program.calls if c.symbol for h in _headers_of(c.symbol)}
+            | {"slm_blob.h"}
+            | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
+            | ({"slm_classify.h"} if self.classes else set())
+        )
         last = self.graph.producers()[self.graph.outputs[0]]
         self.structure = self._structure(body, inputs)
         return {
-            "name": self.name, "upper": self.name.upper(), "title": f"the model {self.name}", "arena_bytes": self.arena_bytes,
-            "tokens": tokens, "fixed": self.fixed, "max_tokens": self.max_tokens, "vocabulary": vocabulary,
-            "inputs": inputs, "outputs": outputs, "run_parameters": ", ".join(parameters),
-            "weights": self.groups, "weights_bytes": len(self.weights_bytes), "structure": struct.unpack("<4I", self.structure),
-            "calls": body, "uses_weights": "w->" in text, "uses_arena": "arena" in text, "headers": headers,
-            "tokenizer": self.texts.tokenizer is not None, "classes": self.classes, "probabilities": last.op == "softmax",
+            "name": self.name,
+            "upper": self.name.upper(),
+            "title": f"the model {self.name}",
+            "arena_bytes": self.arena_bytes,
+            "tokens": tokens,
+            "fixed": self.fixed,
+            "max_tokens": self.max_tokens,
+            "vocabulary": vocabulary,
+            "inputs": inputs,
+            "outputs": outputs,
+            "run_parameters": ", ".join(parameters),
+            "weights": self.groups,
+            "weights_bytes": len(self.weights_bytes),
+            "structure": struct.unpack("<4I", self.structure),
+            "calls": body,
+            "uses_weights": "w->" in text,
+            "uses_arena": "arena" in text,
+            "headers": headers,
+            "tokenizer": self.texts.tokenizer is not None,
+            "classes": self.classes,
+            "probabilities": last.op == "softmax",
             "input_quants": sum(self.graph.tensors[x].quant is not None for x in self.graph.inputs),
-            "text_offset": self.text_offset, "scores_offset": self.scores_offset,
-            "classify_arguments": ", ".join(["model", "ids", *(io["variable"] for io in inputs[1:]), "n", "scores"])}
+            "text_offset": self.text_offset,
+            "scores_offset": self.scores_offset,
+            "classify_arguments": ", ".join(["model", "ids", *(io["variable"] for io in inputs[1:]), "n", "scores"]),
+        }
 
     def _structure(self, body: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> bytes:
         """Hash of what code and blob must agree on: calls, the layout of the weights, shapes, and what the nodes do.
@@ -296,11 +400,15 @@ class _Model:
         Shapes and attributes say what the layouts in params are, which kernels trust. A lut's function is in its table.
         """
         tensors = [self.graph.tensors[x] for x in self.numbers]
-        facts = [[[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
-                 [[c["text"], c["declaration"]] for c in body], [io["limit"] for io in inputs],
-                 [[t.shape, t.dtype, t.token_axis] for t in tensors],
-                 [[n.op, sorted((k, v) for k, v in n.attrs.items() if k != "function")] for n in self.graph.nodes],
-                 self.texts.tokenizer is not None, self.classes]
+        facts = [
+            [[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
+            [[c["text"], c["declaration"]] for c in body],
+            [io["limit"] for io in inputs],
+            [[t.shape, t.dtype, t.token_axis] for t in tensors],
+            [[n.op, sorted((k, v) for k, v in n.attrs.items() if k != "function")] for n in self.graph.nodes],
+            self.texts.tokenizer is not None,
+            self.classes,
+        ]
         text = json.dumps([blob.FORMAT, *facts], default=lambda array: hashlib.sha256(array.tobytes()).hexdigest())
         return hashlib.sha256(text.encode()).digest()[:16]
 
@@ -311,8 +419,14 @@ def _member(const: str, value: Array, kernel: str) -> _Member:
     if struct_name and any(re.search(rf"\b{struct_name};", text) for text in _sources().values()):
         return _Member(suffix, struct_name, 0, value.astype("<i4").tobytes())
     little = value.astype(value.dtype.newbyteorder("<"))
-    ctype = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t", "int32": "int32_t",
-             "uint32": "uint32_t"}[value.dtype.name]
+    ctype = {
+        "int8": "int8_t",
+        "uint8": "uint8_t",
+        "int16": "int16_t",
+        "uint16": "uint16_t",
+        "int32": "int32_t",
+        "uint32": "uint32_t",
+    }[value.dtype.name]
     return _Member(suffix, ctype, int(np.prod(value.shape, dtype=np.int64)), little.tobytes())
 
 
@@ -324,15 +438,21 @@ def _sources() -> Mapping[str, str]:
 @cache
 def _headers_of(symbol: str) -> tuple[str, ...]:
     """The header that declares a runtime function."""
-    return tuple(name for name, text in _sources().items() if name.endswith(".h") and re.search(rf"\b{symbol}\(", text))[:1]
+    return tuple(
+        name for name, text in _sources().items() if name.endswith(".h") and re.search(rf"\b{symbol}\(", text)
+    )[:1]
 
 
 def _runtime_files(symbols: tuple[str, ...]) -> tuple[str, ...]:
     """The runtime's files that define these functions, and what they include."""
     wanted: list[str] = []
     for symbol in symbols:
-        found = [name for name, text in _sources().items() if name.endswith(".c") and re.search(
-            rf"^(?!static)[a-z_][\w \*]*\b{symbol}\([^;]*?\)\s*\{{", text, re.MULTILINE | re.DOTALL)]
+        found = [
+            name
+            for name, text in _sources().items()
+            if name.endswith(".c")
+            and re.search(rf"^(?!static)[a-z_][\w \*]*\b{symbol}\([^;]*?\)\s*\{{", text, re.MULTILINE | re.DOTALL)
+        ]
         assert len(found) == 1, f"{symbol} is defined in {found}"
         wanted += found
     files: set[str] = set()

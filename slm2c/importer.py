@@ -78,8 +78,14 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
     if not graph.output:
         raise CompileError(Problem(str(file), "", "the graph has no outputs", "export the model again"))
     if graph.sparse_initializer:
-        raise CompileError(Problem(graph.sparse_initializer[0].values.name, "", "sparse initializers are unsupported",
-                                   "export the weights as dense tensors"))
+        raise CompileError(
+            Problem(
+                graph.sparse_initializer[0].values.name,
+                "",
+                "sparse initializers are unsupported",
+                "export the weights as dense tensors",
+            )
+        )
     constants = {tensor.name for tensor in graph.initializer}
     bound = bind_inputs([value for value in graph.input if value.name not in constants], shapes or {})
     state = Translator(model, file.parent)
@@ -100,14 +106,21 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
         problems=(*state.problems_of(built), *faults),
         warnings=(*state.warnings, *doubts),
         inputs=tuple(Port(n, type_name(t), s, scope.names[n].code) for n, (s, t) in bound.items()),
-        outputs=tuple(Port(declared.name, type_name(declared.type.tensor_type.elem_type),
-                           built.tensors[value.name].shape, value.code)
-                      for declared, value in zip(graph.output, outputs, strict=True)),
+        outputs=tuple(
+            Port(
+                declared.name,
+                type_name(declared.type.tensor_type.elem_type),
+                built.tensors[value.name].shape,
+                value.code,
+            )
+            for declared, value in zip(graph.output, outputs, strict=True)
+        ),
         ops=MappingProxyType(dict(sorted(Counter(op_name(node) for node in graph.node).items()))),
         parameters=state.parameters,
         opset=scope.opset(""),
         producer=f"{model.producer_name} {model.producer_version}".strip(),
-        hints=sum(tensor.quant is not None for tensor in built.tensors.values()))
+        hints=sum(tensor.quant is not None for tensor in built.tensors.values()),
+    )
 
 
 def _name_of(path: str | Path) -> str:

@@ -110,8 +110,13 @@ def plan(buffers: Sequence[Buffer], *, capacity: int | None = None, effort: int 
     offsets = dict.fromkeys((b.name for b in buffers), 0)
     proved, steps = True, 0
     if used:
-        packing = pack([(b.first, b.last) for b in used], [b.size for b in used], [b.alignment for b in used],
-                       enough=max(peak.bytes, capacity or 0), effort=effort)
+        packing = pack(
+            [(b.first, b.last) for b in used],
+            [b.size for b in used],
+            [b.alignment for b in used],
+            enough=max(peak.bytes, capacity or 0),
+            effort=effort,
+        )
         offsets |= {b.name: offset for b, offset in zip(used, packing.offsets, strict=True)}
         proved, steps = packing.proved, packing.steps
     placements = tuple(Placement(b, offsets[b.name]) for b in buffers)
@@ -142,15 +147,18 @@ def check(buffers: Sequence[Buffer], plan: MemoryPlan) -> None:
             raise AssertionError(f"buffer '{a.name}' at {p.offset} is not aligned to {a.alignment}")
         if p.offset < 0 or a_end > plan.arena_bytes:
             raise AssertionError(
-                f"buffer '{a.name}' in [{p.offset}, {a_end}) leaves the arena of {plan.arena_bytes} bytes")
+                f"buffer '{a.name}' in [{p.offset}, {a_end}) leaves the arena of {plan.arena_bytes} bytes"
+            )
         for q in plan.placements[:i]:
             b, b_end = q.buffer, q.offset + q.buffer.size
             in_time = max(a.first, b.first) <= min(a.last, b.last)
             in_space = max(p.offset, q.offset) < min(a_end, b_end)
             if in_time and in_space:
-                raise AssertionError(f"buffers '{b.name}' and '{a.name}' overlap: "
-                                     f"bytes [{q.offset}, {b_end}) in steps {b.first}..{b.last} and "
-                                     f"bytes [{p.offset}, {a_end}) in steps {a.first}..{a.last}")
+                raise AssertionError(
+                    f"buffers '{b.name}' and '{a.name}' overlap: "
+                    f"bytes [{q.offset}, {b_end}) in steps {b.first}..{b.last} and "
+                    f"bytes [{p.offset}, {a_end}) in steps {a.first}..{a.last}"
+                )
 
 
 # ---- text --------------------------------------------------------------------------------------------------------
@@ -166,12 +174,16 @@ def render(plan: MemoryPlan) -> str:
     if gap == 0:
         verdict = ": optimal"
     else:
-        verdict = (f" ({100 * gap / peak.bytes:.2f} %): "
-                   f"{'yet no smaller arena exists' if plan.optimal else 'a smaller arena may exist'}")
+        verdict = (
+            f" ({100 * gap / peak.bytes:.2f} %): "
+            f"{'yet no smaller arena exists' if plan.optimal else 'a smaller arena may exist'}"
+        )
     width = len(f"{plan.arena_bytes:,}")
-    lines = [f"arena        {plan.arena_bytes:{width},} bytes",
-             f"lower bound  {peak.bytes:{width},} bytes, all live at step {peak.step}",
-             f"gap          {gap:{width},} bytes{verdict}"]
+    lines = [
+        f"arena        {plan.arena_bytes:{width},} bytes",
+        f"lower bound  {peak.bytes:{width},} bytes, all live at step {peak.step}",
+        f"gap          {gap:{width},} bytes{verdict}",
+    ]
     if plan.placements:
         order = sorted(plan.placements, key=lambda p: (p.buffer.first, p.offset, p.buffer.name))
         marks = {p.buffer.name: SYMBOLS[i % len(SYMBOLS)] for i, p in enumerate(order)}
@@ -225,7 +237,7 @@ def _picture(order: Sequence[Placement], marks: Mapping[str, str], plan: MemoryP
 
 def _shortened(name: str, width: int) -> str:
     """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
-    return name if len(name) <= width else f"{name[:width // 2]}…{name[len(name) - (width - width // 2 - 1):]}"
+    return name if len(name) <= width else f"{name[: width // 2]}…{name[len(name) - (width - width // 2 - 1) :]}"
 
 
 def _round_up(x: int, alignment: int) -> int:

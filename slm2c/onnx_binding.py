@@ -54,7 +54,8 @@ def _declare(value: ValueInfoProto) -> Declared | Problem:
 def _option(name: str, dims: Sequence[Dim] | None) -> str:
     """The option that would bind an input, with an example for each open dim."""
     return f"--shape {name}=" + ",".join(
-        str(d) if isinstance(d, int) else "1" if i == 0 else "32" for i, d in enumerate(dims or ("", "")))
+        str(d) if isinstance(d, int) else "1" if i == 0 else "32" for i, d in enumerate(dims or ("", ""))
+    )
 
 
 def _merge(declared: Declared, given: Shape, symbols: dict[str, int]) -> Problem | None:
@@ -65,15 +66,27 @@ def _merge(declared: Declared, given: Shape, symbols: dict[str, int]) -> Problem
         return None
     text = list(declared.dims)
     if len(declared.dims) != len(given):
-        return Problem(declared.name, "", f"bound to {list(given)}, but the file declares rank {len(text)}: {text}",
-                       _option(declared.name, declared.dims))
+        return Problem(
+            declared.name,
+            "",
+            f"bound to {list(given)}, but the file declares rank {len(text)}: {text}",
+            _option(declared.name, declared.dims),
+        )
     for dim, length in zip(declared.dims, given, strict=True):
         if isinstance(dim, int) and dim != length:
-            return Problem(declared.name, "", f"bound to {list(given)}, but the file declares {text}",
-                           _option(declared.name, declared.dims))
+            return Problem(
+                declared.name,
+                "",
+                f"bound to {list(given)}, but the file declares {text}",
+                _option(declared.name, declared.dims),
+            )
         if isinstance(dim, str) and dim and symbols.setdefault(dim, length) != length:
-            return Problem(declared.name, "", f"'{dim}' is bound to {symbols[dim]} and to {length}",
-                           "bind every input that has it to the same length")
+            return Problem(
+                declared.name,
+                "",
+                f"'{dim}' is bound to {symbols[dim]} and to {length}",
+                "bind every input that has it to the same length",
+            )
     return None
 
 
@@ -105,8 +118,11 @@ def bind_inputs(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape]) -
         else:
             known[declared.name] = declared
     names = [value.name for value in inputs]
-    problems += [Problem(name, "", "is no input of the model", f"its inputs are {', '.join(names) or 'none'}")
-                 for name in shapes if name not in names]
+    problems += [
+        Problem(name, "", "is no input of the model", f"its inputs are {', '.join(names) or 'none'}")
+        for name in shapes
+        if name not in names
+    ]
     symbols: dict[str, int] = {}
     for name, given in shapes.items():
         if name in known and (problem := _merge(known[name], tuple(given), symbols)):
@@ -122,16 +138,28 @@ def bind_inputs(inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Shape]) -
             reason = f"input has symbolic {', '.join(open_dims)} in {list(declared.dims or ())}"
             problems.append(Problem(name, "", reason, f"bind it with {_option(name, dims)}"))
         elif 0 in dims:
-            problems.append(Problem(name, "", f"input of shape {list(dims)} has no elements",
-                                    "export the model with at least one element in each axis"))
+            problems.append(
+                Problem(
+                    name,
+                    "",
+                    f"input of shape {list(dims)} has no elements",
+                    "export the model with at least one element in each axis",
+                )
+            )
         else:
             shape = tuple(d for d in dims if isinstance(d, int))
             total = 1
             for d in shape:
                 total *= d
             if total > MAX_ELEMENTS or len(shape) > 32:
-                problems.append(Problem(name, "", f"input of shape {list(shape)} has {total:,} elements; the limit is "
-                                                  f"{MAX_ELEMENTS:,}", "bind smaller shapes"))
+                problems.append(
+                    Problem(
+                        name,
+                        "",
+                        f"input of shape {list(shape)} has {total:,} elements; the limit is {MAX_ELEMENTS:,}",
+                        "bind smaller shapes",
+                    )
+                )
             bound[name] = (shape, declared.elem_type)
     if problems:
         raise CompileError(problems)

@@ -25,15 +25,31 @@ MAX_ELEMENTS = 1 << 24
 """Largest tensor, in elements."""
 
 _ITEM_BITS: Mapping[int, int] = {
-    TensorProto.FLOAT: 32, TensorProto.DOUBLE: 64, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16,
-    TensorProto.INT8: 8, TensorProto.INT16: 16, TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.UINT8: 8,
-    TensorProto.UINT16: 16, TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.BOOL: 8,
-    TensorProto.INT4: 4, TensorProto.UINT4: 4}
+    TensorProto.FLOAT: 32,
+    TensorProto.DOUBLE: 64,
+    TensorProto.FLOAT16: 16,
+    TensorProto.BFLOAT16: 16,
+    TensorProto.INT8: 8,
+    TensorProto.INT16: 16,
+    TensorProto.INT32: 32,
+    TensorProto.INT64: 64,
+    TensorProto.UINT8: 8,
+    TensorProto.UINT16: 16,
+    TensorProto.UINT32: 32,
+    TensorProto.UINT64: 64,
+    TensorProto.BOOL: 8,
+    TensorProto.INT4: 4,
+    TensorProto.UINT4: 4,
+}
 """Bits of one element in `raw_data`."""
 
 _FIELDS: Mapping[int, str] = {
-    TensorProto.FLOAT: "float_data", TensorProto.DOUBLE: "double_data", TensorProto.INT64: "int64_data",
-    TensorProto.UINT32: "uint64_data", TensorProto.UINT64: "uint64_data"}
+    TensorProto.FLOAT: "float_data",
+    TensorProto.DOUBLE: "double_data",
+    TensorProto.INT64: "int64_data",
+    TensorProto.UINT32: "uint64_data",
+    TensorProto.UINT64: "uint64_data",
+}
 """Where the values stand when not in `raw_data`; all other types use int32_data (onnx.proto, TensorProto)."""
 
 _SIGNATURES = (
@@ -59,8 +75,14 @@ def locate(path: str | Path) -> Path:
     if len(found) == 1:
         return path / found[0]
     if found:
-        raise CompileError(Problem(str(path), "", f"the folder holds {len(found)} ONNX files: {', '.join(found)}",
-                                   "name the file to compile"))
+        raise CompileError(
+            Problem(
+                str(path),
+                "",
+                f"the folder holds {len(found)} ONNX files: {', '.join(found)}",
+                "name the file to compile",
+            )
+        )
     raise CompileError(Problem(str(path), "", "the folder holds no ONNX file", "export the model to model.onnx in it"))
 
 
@@ -148,8 +170,10 @@ def load_external_data(tensor: TensorProto, folder: Path) -> None:
         size = target.stat().st_size
         wanted = length if length >= 0 else size - offset
         if offset < 0 or wanted < 0 or wanted > MAX_FILE_BYTES or offset + wanted > size:
-            raise refuse(f"has {size:,} bytes; the tensor needs bytes {offset:,} to {offset + wanted:,}",
-                         "it was cut short: copy or export it again")
+            raise refuse(
+                f"has {size:,} bytes; the tensor needs bytes {offset:,} to {offset + wanted:,}",
+                "it was cut short: copy or export it again",
+            )
         with target.open("rb") as file:
             file.seek(offset)
             tensor.raw_data = file.read(wanted)
@@ -173,12 +197,15 @@ def tensor_values(tensor: TensorProto, folder: Path) -> Array:
     Raises CompileError for strings and other types without an IR counterpart, absurd dims, and data of another length
     than the dims say.
     """
+
     def refuse(reason: str, remedy: str = "export the model again") -> CompileError:
         return CompileError(Problem(tensor.name, "", reason, remedy))
 
     if tensor.data_type not in _ITEM_BITS:
-        raise refuse(f"tensor of element type {type_name(tensor.data_type)} is unsupported",
-                     "only numbers and booleans reach the firmware")
+        raise refuse(
+            f"tensor of element type {type_name(tensor.data_type)} is unsupported",
+            "only numbers and booleans reach the firmware",
+        )
     if any(d < 0 for d in tensor.dims) or len(tensor.dims) > 32:
         raise refuse(f"impossible dims {list(tensor.dims)[:8]}")
     count = math.prod(tensor.dims)

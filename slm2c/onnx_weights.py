@@ -16,7 +16,12 @@ OUTLIER = 1e4
 """A weight this many times the median magnitude is worth a warning: its channel's int8 step exceeds all the others."""
 
 _WEIGHTS: Mapping[str, tuple[int, ...]] = {
-    "matmul": (0, 1), "conv": (1, 2), "layernorm": (1, 2), "rmsnorm": (1,), "gather": (0,)}
+    "matmul": (0, 1),
+    "conv": (1, 2),
+    "layernorm": (1, 2),
+    "rmsnorm": (1,),
+    "gather": (0,),
+}
 """Operands that are weights where they are constant."""
 
 
@@ -33,12 +38,24 @@ def inspect_weights(graph: Graph, labels: Mapping[str, str]) -> tuple[list[Probl
             magnitude = np.abs(weights)
             largest = float(magnitude.max())
             if largest > MAX_WEIGHT and not (node.op == "gather" and _is_mask(weights)):
-                faults.append(Problem(where, node.op, f"a weight is as large as {largest:.3g}",
-                                      "training has failed or the file is damaged"))
+                faults.append(
+                    Problem(
+                        where,
+                        node.op,
+                        f"a weight is as large as {largest:.3g}",
+                        "training has failed or the file is damaged",
+                    )
+                )
             elif weights.ndim > 1 and node.op != "layernorm" and largest > OUTLIER * _median(magnitude):
-                doubts.append(Problem(where, node.op,
-                                      f"a weight of {largest:.3g} is {largest / _median(magnitude):.1g} times the "
-                                      "median: eight bits leave nothing of its neighbours", "clip it and train again"))
+                doubts.append(
+                    Problem(
+                        where,
+                        node.op,
+                        f"a weight of {largest:.3g} is {largest / _median(magnitude):.1g} times the "
+                        "median: eight bits leave nothing of its neighbours",
+                        "clip it and train again",
+                    )
+                )
     return faults, doubts
 
 

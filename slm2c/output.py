@@ -1,8 +1,8 @@
 """The output folder: what a build leaves, and how the other commands read it again.
 
-    <name>.h <name>.c     the model           <name>_blob.bin   weights, tokenizer, labels
-    slm/                  the runtime         reference/        float and integer graph, samples: for validate and eval
-    test/ host/           programs            slm2c.json        what this folder is; report.json what it costs
+<name>.h <name>.c     the model           <name>_blob.bin   weights, tokenizer, labels
+slm/                  the runtime         reference/        float and integer graph, samples: for validate and eval
+test/ host/           programs            slm2c.json        what this folder is; report.json what it costs
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _CHECK_SAMPLES = 8  # for `make check` in the folder, which needs no Python
 
 @dataclass(frozen=True)
 class Output:
-    """An output folder, read again. `outputs`: names and shapes in the ONNX file of the graphs' outputs, in their order."""
+    """An output folder, read again. `outputs`: names and shapes in the ONNX file of the graphs' outputs, in their
+    order.
+    """
 
     folder: Path
     name: str
@@ -66,28 +68,52 @@ def write(folder: Path, compiled: Compiled) -> None:
     _write_outputs(folder / "test" / "outputs.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])
     if compiled.tokenizer is not None:
         shutil.copyfile(compiled.tokenizer, reference / "tokenizer.json")
-    facts = {"slm2c": __version__, "name": compiled.name, "board": asdict(compiled.board), "labels": compiled.labels,
-             "outputs": {port.name: port.shape for port in compiled.imported.outputs},
-             "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface)}
+    facts = {
+        "slm2c": __version__,
+        "name": compiled.name,
+        "board": asdict(compiled.board),
+        "labels": compiled.labels,
+        "outputs": {port.name: port.shape for port in compiled.imported.outputs},
+        "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface),
+    }
     (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Output:
-    """Read an output folder. Raises CompileError if it is none, or if its reference is damaged or of another version."""
+    """Read an output folder. Raises CompileError if it is none, or if its reference is damaged or of another
+    version.
+    """
     try:
         facts: Mapping[str, Any] = json.loads((folder / "slm2c.json").read_text(encoding="utf-8"))
         reference = folder / "reference"
         interface = facts["interface"]
         tokenizer = reference / "tokenizer.json"
         board = board_from_table(facts["board"], str(folder / "slm2c.json"))
-        return Output(folder, facts["name"], board, None if interface is None else Interface(
-            tuple(interface["lookups"]), tuple(interface["masks"]), interface["pad_id"], interface["max_tokens"]),
-            load_graph(reference / "float"), load_graph(reference / "integer"),
-            {name: tuple(shape) for name, shape in facts["outputs"].items()}, _load_samples(reference / "samples.npz"),
-            tokenizer if tokenizer.is_file() else None, None if facts["labels"] is None else tuple(facts["labels"]))
+        return Output(
+            folder,
+            facts["name"],
+            board,
+            None
+            if interface is None
+            else Interface(
+                tuple(interface["lookups"]), tuple(interface["masks"]), interface["pad_id"], interface["max_tokens"]
+            ),
+            load_graph(reference / "float"),
+            load_graph(reference / "integer"),
+            {name: tuple(shape) for name, shape in facts["outputs"].items()},
+            _load_samples(reference / "samples.npz"),
+            tokenizer if tokenizer.is_file() else None,
+            None if facts["labels"] is None else tuple(facts["labels"]),
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CompileError(Problem(str(folder), "", f"is not the output of `slm2c build`: {error}",
-                                   "name a folder that `slm2c build ... -o DIR` made")) from error
+        raise CompileError(
+            Problem(
+                str(folder),
+                "",
+                f"is not the output of `slm2c build`: {error}",
+                "name a folder that `slm2c build ... -o DIR` made",
+            )
+        ) from error
 
 
 def _write_outputs(path: Path, graph: Graph, samples: Sequence[Sample]) -> None:

@@ -57,8 +57,9 @@ class Packing:
     steps: int
 
 
-def pack(lives: Sequence[tuple[int, int]], sizes: Sequence[int], alignments: Sequence[int], *,
-         enough: int, effort: int) -> Packing:
+def pack(
+    lives: Sequence[tuple[int, int]], sizes: Sequence[int], alignments: Sequence[int], *, enough: int, effort: int
+) -> Packing:
     """Offsets for buffers with `lives` (first, last step; inclusive), `sizes` > 0 and `alignments` (powers of two).
 
     Stops at a height of `enough` bytes, which must be no less than what the live buffers of some step add up to, or
@@ -115,6 +116,7 @@ def _pack_component(part: _Problem, enough: int, effort: int) -> tuple[Ints, boo
 
 # ---- first fit ---------------------------------------------------------------------------------------------------
 
+
 def _first_fit(part: _Problem, order_by: str) -> tuple[Ints, int]:
     """(offsets, height) when each buffer, the greatest `order_by` first, takes the lowest gap that holds it."""
     start, end, size, align = (x.tolist() for x in (part.start, part.end, part.size, part.align))
@@ -135,6 +137,7 @@ def _first_fit(part: _Problem, order_by: str) -> tuple[Ints, int]:
 
 
 # ---- search ------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class _Problem:
@@ -173,10 +176,30 @@ def _problem(ids: Ints, first: Ints, last: Ints, size: Ints, align: Ints, life: 
     twin, seen = np.full(len(ids), -1, np.int64), dict[tuple[int, ...], int]()
     for j, shape in enumerate(zip(start.tolist(), end.tolist(), size.tolist(), align.tolist(), strict=True)):
         twin[j], seen[shape] = seen.get(shape, -1), j
-    keys = {"size": -size, "life": -life, "area": -life * size, "span": -span, "block": -span * size,
-            "pressure": -_over_life(np.maximum, load, spans)}
-    return _Problem(ids, start, end, life, size, align, touch, members, np.searchsorted(section, column), spans, load,
-                    (alive[:-1] & alive[1:]).sum(axis=1), twin, keys)
+    keys = {
+        "size": -size,
+        "life": -life,
+        "area": -life * size,
+        "span": -span,
+        "block": -span * size,
+        "pressure": -_over_life(np.maximum, load, spans),
+    }
+    return _Problem(
+        ids,
+        start,
+        end,
+        life,
+        size,
+        align,
+        touch,
+        members,
+        np.searchsorted(section, column),
+        spans,
+        load,
+        (alive[:-1] & alive[1:]).sum(axis=1),
+        twin,
+        keys,
+    )
 
 
 def _over_life(reduce: np.ufunc, per_section: Ints, spans: Ints) -> Ints:
@@ -303,8 +326,8 @@ def _place(p: _Problem, state: _State, j: int) -> _State:
     bottom = np.where(touch, np.maximum(state.bottom, _round_up(state.bottom[j] + p.size[j], p.align)), state.bottom)
     bound, load, cuts = state.bound.copy(), state.load.copy(), state.cuts.copy()
     bound[j] = FAR
-    load[p.start[j]:p.end[j]] -= p.size[j]
-    cuts[p.start[j]:p.end[j] - 1] -= 1
+    load[p.start[j] : p.end[j]] -= p.size[j]
+    cuts[p.start[j] : p.end[j] - 1] -= 1
     return _State(bottom, bound, state.lifted & ~touch, load, cuts)
 
 

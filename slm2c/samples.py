@@ -35,7 +35,9 @@ def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
             if not rows or "text" not in rows[0]:
-                raise CompileError(Problem(str(path), "", "has no column `text` in its first line", "name the columns text,label"))
+                raise CompileError(
+                    Problem(str(path), "", "has no column `text` in its first line", "name the columns text,label")
+                )
             texts = [row["text"] or "" for row in rows]
             labels = [row["label"] or "" for row in rows] if "label" in rows[0] else None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -68,7 +70,8 @@ def read_arrays(path: Path, graph: Graph, interface: Interface | None) -> list[S
 
 
 def write_arrays(path: Path, found: Sequence[Mapping[str, Array]]) -> dict[str, Shape]:
-    """Write outputs, one mapping a sample, to an .npz of out/<name>; the first axis counts samples and replaces a batch of 1.
+    """Write outputs, one mapping a sample, to an .npz of out/<name>; the first axis counts samples and replaces a
+    batch of 1.
 
     Returns the shapes by name. Raises CompileError if the file cannot be written; a file that is there stays whole.
     """
@@ -92,16 +95,27 @@ def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface 
     wanted = {name: graph.tensors[name].shape for name in graph.inputs}
     missing = [name for name in wanted if name not in arrays]
     if missing:
-        raise CompileError(Problem(source, "", f"has no array for the inputs {', '.join(missing)}",
-                                   f"it holds {', '.join(sorted(arrays)) or 'nothing'}; keys are input names"))
+        raise CompileError(
+            Problem(
+                source,
+                "",
+                f"has no array for the inputs {', '.join(missing)}",
+                f"it holds {', '.join(sorted(arrays)) or 'nothing'}; keys are input names",
+            )
+        )
     count = len(arrays[graph.inputs[0]])
     problems = []
     for name, shape in wanted.items():
         array, lookup = arrays[name], interface is not None and name in interface.lookups
         size = array.size // max(1, len(array))
         if len(array) != count or (size > int(np.prod(shape)) if lookup else size != int(np.prod(shape))):
-            problems.append(Problem(source, "", f"input {name} has shape {list(array.shape)}, expected [samples, "
-                                                f"{', '.join(map(str, shape))}]"))
+            problems.append(
+                Problem(
+                    source,
+                    "",
+                    f"input {name} has shape {list(array.shape)}, expected [samples, {', '.join(map(str, shape))}]",
+                )
+            )
         elif not np.isfinite(array.astype(np.float64)).all():
             problems.append(Problem(source, "", f"input {name} holds NaN or infinity"))
     if problems:
@@ -109,8 +123,14 @@ def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface 
     samples: list[Sample] = []
     for i in range(count):
         n = token_count(arrays, interface, i, source)
-        samples.append({name: arrays[name][i].ravel()[:n].astype(np.int32) if interface and name in interface.lookups
-                        else real(arrays[name][i].reshape(shape), graph.tensors[name].quant) for name, shape in wanted.items()})
+        samples.append(
+            {
+                name: arrays[name][i].ravel()[:n].astype(np.int32)
+                if interface and name in interface.lookups
+                else real(arrays[name][i].reshape(shape), graph.tensors[name].quant)
+                for name, shape in wanted.items()
+            }
+        )
     return samples
 
 
@@ -134,8 +154,14 @@ def token_count(arrays: Mapping[str, Array], interface: Interface | None, sample
         real &= ids != interface.pad_id
     n = int(real.sum())
     if n == 0 or not real[:n].all():
-        raise CompileError(Problem(source, "", f"sample {sample}: its real tokens are not the first ones",
-                                   "pad on the right, with at least one token"))
+        raise CompileError(
+            Problem(
+                source,
+                "",
+                f"sample {sample}: its real tokens are not the first ones",
+                "pad on the right, with at least one token",
+            )
+        )
     return n
 
 
@@ -144,7 +170,13 @@ def synthetic(graph: Graph, interface: Interface | None, count: int, seed: int =
     rng = np.random.default_rng(seed)
     samples: list[Sample] = []
     for i in range(count):
-        n = 0 if interface is None else (1, interface.max_tokens)[i] if i < 2 else int(rng.integers(1, interface.max_tokens + 1))
+        n = (
+            0
+            if interface is None
+            else (1, interface.max_tokens)[i]
+            if i < 2
+            else int(rng.integers(1, interface.max_tokens + 1))
+        )
         sample: dict[str, Array] = {}
         for name in graph.inputs:
             tensor = graph.tensors[name]
@@ -159,5 +191,10 @@ def synthetic(graph: Graph, interface: Interface | None, count: int, seed: int =
 
 def vocabulary(graph: Graph, name: str) -> int:
     """Rows of the smallest embedding table that an id input indexes, in a float graph."""
-    return min(graph.tensors[node.inputs[i + 1]].shape[0] for node in graph.nodes if node.op == "embedding"
-               for i in range(0, 2 * node.attrs["lookups"], 2) if node.inputs[i] == name)
+    return min(
+        graph.tensors[node.inputs[i + 1]].shape[0]
+        for node in graph.nodes
+        if node.op == "embedding"
+        for i in range(0, 2 * node.attrs["lookups"], 2)
+        if node.inputs[i] == name
+    )

@@ -63,12 +63,17 @@ class Ladder:
         return all(rung.mismatches == 0 for rung in self.rungs)
 
 
-def ladder(output: Output, on: Sequence[str], boards: Sequence[str], count: int,
-           progress: Callable[[str, int, int], None] = lambda *_: None) -> Ladder:
+def ladder(
+    output: Output,
+    on: Sequence[str],
+    boards: Sequence[str],
+    count: int,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Ladder:
     """Climb the rungs `on`, of host, sanitize and qemu, with `count` samples; qemu for each of `boards`.
 
-    Without `on`: host, and qemu where its tools are. Without `boards`: the one that the build is for. Raises CompileError
-    for want of a tool, for a board that no emulator has, or where the C refuses its blob.
+    Without `on`: host, and qemu where its tools are. Without `boards`: the one that the build is for. Raises
+    CompileError for want of a tool, for a board that no emulator has, or where the C refuses its blob.
     """
     skipped: dict[str, str] = {}
     targets = [_emulated(board) for board in ([load_board(name) for name in boards] or [output.board])]
@@ -85,27 +90,40 @@ def ladder(output: Output, on: Sequence[str], boards: Sequence[str], count: int,
             with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
                 rungs.append(
                     host_rung(output.folder, output.name, graph, chosen, Path(work), sanitize=name == "sanitize")
-                    if board is None else qemu_rung(output.folder, output.name, graph, chosen, Path(work), board))
+                    if board is None
+                    else qemu_rung(output.folder, output.name, graph, chosen, Path(work), board)
+                )
     return Ladder(tuple(rungs), skipped)
 
 
 def _emulated(board: Board) -> Board:
     found = emulated(board)
     if found is None:
-        raise CompileError(Problem(board.name, "", "no emulator runs this board", "choose one that is emulated: slm2c boards"))
+        raise CompileError(
+            Problem(board.name, "", "no emulator runs this board", "choose one that is emulated: slm2c boards")
+        )
     return found
 
 
 def choose_samples(output: Output, count: int) -> list[Sample]:
-    """`count` samples: evenly from those that the build kept, the last two random ones of the least and the most tokens."""
+    """`count` samples: evenly from those that the build kept, the last two random ones of the least and the most
+    tokens.
+    """
     kept = output.samples[:: max(1, -(-len(output.samples) // max(1, count - 2)))][: max(0, count - 2)]
     return [*kept, *samples.synthetic(output.float_graph, output.interface, count - len(kept))]
 
 
-def host_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, *, sanitize: bool = False) -> Rung:
+def host_rung(
+    folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, *, sanitize: bool = False
+) -> Rung:
     """Compare the C built for this machine, under ASan and UBSan if `sanitize`. Files go to `work`."""
-    exe = toolchain.build_host(sources(folder, name), work / "validate", includes=[folder, folder / "slm"], sanitize=sanitize,
-                               defines=["SLM_TRACE", "SLM_BLOB_FILE"])
+    exe = toolchain.build_host(
+        sources(folder, name),
+        work / "validate",
+        includes=[folder, folder / "slm"],
+        sanitize=sanitize,
+        defines=["SLM_TRACE", "SLM_BLOB_FILE"],
+    )
     (work / "blob.bin").write_bytes((folder / f"{name}_blob.bin").read_bytes())
 
     def run() -> toolchain.RunResult:
@@ -116,8 +134,14 @@ def host_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], 
 
 def qemu_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board) -> Rung:
     """Compare the C built for `board` and run in QEMU."""
-    firmware = toolchain.build_firmware(sources(folder, name), board, work / "validate.elf", includes=[folder, folder / "slm"],
-                                        defines=["SLM_TRACE"], blob=folder / f"{name}_blob.bin")
+    firmware = toolchain.build_firmware(
+        sources(folder, name),
+        board,
+        work / "validate.elf",
+        includes=[folder, folder / "slm"],
+        defines=["SLM_TRACE"],
+        blob=folder / f"{name}_blob.bin",
+    )
 
     def run() -> toolchain.RunResult:
         return toolchain.run_qemu(firmware.elf, board, cwd=work, timeout=600)
@@ -130,11 +154,15 @@ def sources(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}.c", folder / "test" / "validate.c", *sorted((folder / "slm").glob("*.c"))]
 
 
-def _compare(rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]) -> Rung:
+def _compare(
+    rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]
+) -> Rung:
     write_samples(work / "samples.bin", graph, samples)
     result = run()
     if result.exit_code == 2:  # a status of init or run
-        raise CompileError(Problem(rung, "", f"the C refuses to run: {result.output.strip()}", "build the folder again"))
+        raise CompileError(
+            Problem(rung, "", f"the C refuses to run: {result.output.strip()}", "build the folder again")
+        )
     if result.exit_code != 0:
         raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
     numbers = tensor_numbers(graph)
@@ -200,5 +228,5 @@ def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         sample, number, size = struct.unpack_from("<III", data, at)
         at += 12
         assert at + size <= len(data), "trace.bin is cut short"
-        yield sample, number, data[at:at + size]
+        yield sample, number, data[at : at + size]
         at += size

@@ -80,7 +80,9 @@ def _dequantize(values: Array, tensor: Tensor) -> Array:
 
 
 def variants(op: OpDef, case: Case, stretch: Callable[[], float] = lambda: 1.0) -> Iterator[Variant]:
-    """The case in every choice of element types and of kernels that the operator has, scales as calibrated times `stretch()`."""
+    """The case in every choice of element types and of kernels that the operator has, scales as calibrated times
+    `stretch()`.
+    """
     names = [x for x in activations(case.node, case.consts) if x]
     slots = [i for i, x in enumerate(case.node.inputs) if x in names]
     kinds = [

@@ -27,8 +27,9 @@ They index run-time data by run-time integers, or compute in integers, which no 
 """
 
 LEAST_SQNR_DB = 15.0
-"""Of the integer outputs against onnxruntime's. A wrong layout, mask or scale gives less than 3 dB; the rounding of random
-weights, whose outputs nearly cancel, gives 18 dB in the worst of these models and 30 dB or more in trained ones."""
+"""Of the integer outputs against onnxruntime's. A wrong layout, mask or scale gives less than 3 dB; the rounding of
+random weights, whose outputs nearly cancel, gives 18 dB in the worst of these models and 30 dB or more in trained
+ones."""
 
 
 @pytest.mark.skipif(not ENTRIES, reason="no ../shared/models beside the project")

@@ -45,8 +45,10 @@ def load_entry(entry: Mapping[str, Any], shared: Path) -> Imported:
 
 def feeds(imported: Imported, samples: Mapping[str, Array], j: int) -> dict[str, Array]:
     """Sample j as the graph takes it."""
-    return {port.name: real(port, samples[f"in/{port.name}"][j]).astype(
-        DTYPES[imported.graph.tensors[port.name].dtype]) for port in imported.inputs}
+    return {
+        port.name: real(port, samples[f"in/{port.name}"][j]).astype(DTYPES[imported.graph.tensors[port.name].dtype])
+        for port in imported.inputs
+    }
 
 
 def real(port: Port, stored: Array) -> Array:
@@ -66,12 +68,14 @@ def distance(got: Array, want: Array) -> float:
 
 def fake_quantized(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """`core.run`, with every tensor that has a hint rounded and saturated as the file says."""
+
     def rounded(name: str, x: Array) -> Array:
         quant = graph.tensors[name].quant
         if quant is None:
             return x
         q = np.clip(np.rint(x / np.float32(quant.scale)) + quant.zero_point, -128, 127)
         return ((q - quant.zero_point) * np.float32(quant.scale)).astype(np.float32)
+
     values = {**graph.consts, **{name: rounded(name, x) for name, x in inputs.items()}}
     for node in graph.nodes:
         y = core.evaluate(node.op, [values[x] if x else None for x in node.inputs], node.attrs)
@@ -80,6 +84,7 @@ def fake_quantized(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array
 
 
 # ---- whole models ----
+
 
 @pytest.mark.parametrize("entry", entries())
 def test_every_model_ends_as_the_manifest_says(entry: dict[str, Any], shared: Path) -> None:
@@ -119,8 +124,17 @@ def test_float_models_agree_with_onnxruntime(entry: dict[str, Any], shared: Path
             assert distance(values[name], samples[f"out/{port.name}"][j]) < FLOAT_TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["ae_toycar_qop_u8u8", "bert_s_qdq_matmul_only", "dscnn_kws_qdq_pc_s8s8",
-                                  "mlperf_ad_int8_tflite", "mlperf_kws_int8_tflite", "tcn_kws_qdq_pc_s8s8"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ae_toycar_qop_u8u8",
+        "bert_s_qdq_matmul_only",
+        "dscnn_kws_qdq_pc_s8s8",
+        "mlperf_ad_int8_tflite",
+        "mlperf_kws_int8_tflite",
+        "tcn_kws_qdq_pc_s8s8",
+    ],
+)
 def test_hints_reproduce_onnxruntime(name: str, shared: Path) -> None:
     """Rounding at the hints and nowhere else gives what onnxruntime's integer kernels gave, but for a step at ties."""
     entry = next(e for e in _ENTRIES if e["id"] == name)
@@ -135,9 +149,16 @@ def test_hints_reproduce_onnxruntime(name: str, shared: Path) -> None:
             assert np.abs(values[out] - real(port, samples[f"out/{port.name}"][j])).max() < 1.5 * step
 
 
-@pytest.mark.parametrize("name,limit", [("bert_s_fp16_keepio", 1e-3), ("bert_s_qdynamic_u8", 5e-3),
-                                        ("bert_s_qdq_pc_s8s8", 1e-2), ("bert_s_qop_u8s8", 1e-2),
-                                        ("llama_qdq_pc_s8s8", 1e-2)])
+@pytest.mark.parametrize(
+    "name,limit",
+    [
+        ("bert_s_fp16_keepio", 1e-3),
+        ("bert_s_qdynamic_u8", 5e-3),
+        ("bert_s_qdq_pc_s8s8", 1e-2),
+        ("bert_s_qop_u8s8", 1e-2),
+        ("llama_qdq_pc_s8s8", 1e-2),
+    ],
+)
 def test_rounded_weights_stay_close_to_the_float_model(name: str, limit: float, shared: Path) -> None:
     """Also where a calibrated mask has ruined the file's own activations: that scale is ignored, and said to be."""
     entry = next(e for e in _ENTRIES if e["id"] == name)
@@ -164,12 +185,20 @@ def test_facts_about_a_model(shared: Path) -> None:
 
 # ---- own models ----
 
+
 def value_info(name: str, shape: Any, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def model(nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto],
-          weights: Mapping[str, Array] | None = None, *, opset: int = 17, **more: Any) -> onnx.ModelProto:
+def model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    weights: Mapping[str, Array] | None = None,
+    *,
+    opset: int = 17,
+    **more: Any,
+) -> onnx.ModelProto:
     tensors = [numpy_helper.from_array(v, k) for k, v in (weights or {}).items()]
     graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in more.pop("domains", ()))]
@@ -192,16 +221,23 @@ def failure(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> 
 def linear(in_shape: Any = (1, 8), out_shape: Any = None, weight: Array | None = None) -> onnx.ModelProto:
     """y = x w."""
     weight = np.ones((8, 3), np.float32) if weight is None else weight
-    return model([helper.make_node("MatMul", ["x", "w"], ["y"], "fc")], [value_info("x", in_shape)],
-                 [value_info("y", out_shape)], {"w": weight})
+    return model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "fc")],
+        [value_info("x", in_shape)],
+        [value_info("y", out_shape)],
+        {"w": weight},
+    )
 
 
 # ---- binding ----
 
+
 def two_symbols() -> onnx.ModelProto:
-    return model([helper.make_node("Add", ["a", "b"], ["y"])],
-                 [value_info("a", ("batch", "seq", 3)), value_info("b", ("batch", "seq", 3))],
-                 [value_info("y", ("batch", "seq", 3))])
+    return model(
+        [helper.make_node("Add", ["a", "b"], ["y"])],
+        [value_info("a", ("batch", "seq", 3)), value_info("b", ("batch", "seq", 3))],
+        [value_info("y", ("batch", "seq", 3))],
+    )
 
 
 def test_a_symbol_bound_for_one_input_holds_for_all(tmp_path: Path) -> None:
@@ -217,11 +253,19 @@ def test_open_dims_are_all_named_with_the_option_that_binds_them(tmp_path: Path)
     assert "--shape a=1,32,3" in message
 
 
-@pytest.mark.parametrize("shapes,words", [
-    ({"a": (1, 17)}, "rank 3"), ({"a": (1, 17, 4)}, "declares"),
-    ({"a": (1, 17, 3), "b": (1, 5, 3)}, "'seq' is bound to"),
-    ({"z": (1,)}, "its inputs are a, b"), ({"a": (1, 0, 3)}, "no elements"), ({"a": (1, -5, 3)}, "no usable shape"),
-    ({"a": (1, 1 << 40, 3)}, "no usable shape"), ({"a": (1 << 12, 1 << 12, 3)}, "the limit is")])
+@pytest.mark.parametrize(
+    "shapes,words",
+    [
+        ({"a": (1, 17)}, "rank 3"),
+        ({"a": (1, 17, 4)}, "declares"),
+        ({"a": (1, 17, 3), "b": (1, 5, 3)}, "'seq' is bound to"),
+        ({"z": (1,)}, "its inputs are a, b"),
+        ({"a": (1, 0, 3)}, "no elements"),
+        ({"a": (1, -5, 3)}, "no usable shape"),
+        ({"a": (1, 1 << 40, 3)}, "no usable shape"),
+        ({"a": (1 << 12, 1 << 12, 3)}, "the limit is"),
+    ],
+)
 def test_wrong_shapes_are_refused(shapes: dict[str, tuple[int, ...]], words: str, tmp_path: Path) -> None:
     assert words in failure(save(tmp_path, two_symbols()), shapes)
 
@@ -242,31 +286,34 @@ def test_initializers_listed_as_inputs_are_constants(tmp_path: Path) -> None:
     assert [port.name for port in require_supported(load(save(tmp_path, proto))).inputs] == ["x"]
 
 
-@pytest.mark.parametrize("change,words", [
-    (lambda g: g.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.STRING), "element type string"),
-    (lambda g: g.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.UINT16), "element type uint16"),
-    (lambda g: g.input[0].type.sequence_type.elem_type.tensor_type.__setattr__("elem_type", 1), "is a sequence"),
-    (lambda g: g.input[0].ClearField("type"), "is a value without type"),
-    (lambda g: g.input.append(g.input[0]), "twice"),
-    (lambda g: g.output.add(name="nowhere"), "an output that nothing defines"),
-    (lambda g: g.initializer.append(g.initializer[0]), "two initializers"),
-    (lambda g: g.node.append(g.node[0]), "already defined"),
-    (lambda g: g.node[0].input.__setitem__(1, "y"), "cycle"),
-    (lambda g: g.node[0].input.__setitem__(1, "v"), "MatMul 'fc': reads 'v', which nothing defines"),
-    (lambda g: g.node[0].input.pop(), "MatMul 'fc'"),
-    (lambda g: g.initializer[0].dims.__setitem__(0, 1 << 50), "the limit is"),
-    (lambda g: g.initializer[0].dims.__setitem__(0, -8), "impossible dims"),
-    (lambda g: g.initializer[0].dims.__setitem__(0, 9), "bytes of data where its dims"),
-    (lambda g: g.initializer[0].__setattr__("data_type", TensorProto.FLOAT8E4M3FN), "float8e4m3fn is unsupported"),
-    (lambda g: g.initializer[0].__setattr__("data_type", 999), "number 999"),
-    (lambda g: g.initializer[0].__setattr__("data_type", TensorProto.INT32), "mixes element types f32 and i32"),
-    (lambda g: g.sparse_initializer.add(), "sparse"),
-    (lambda g: g.ClearField("output"), "no outputs"),
-    (lambda g: g.node[0].__setattr__("op_type", "matmul"), "'fc': operator is not supported"),
-    (lambda g: g.node[0].__setattr__("domain", "my.ops"), "my.ops:MatMul 'fc'"),
-    (lambda g: g.output[0].CopyFrom(value_info("y", (1, 99))), "declared as [1, 99], but computed as [1, 3]"),
-    (lambda g: g.output[0].CopyFrom(value_info("y", (1, 3), TensorProto.INT64)), "int64, but computed as f32"),
-])
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda g: g.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.STRING), "element type string"),
+        (lambda g: g.input[0].type.tensor_type.__setattr__("elem_type", TensorProto.UINT16), "element type uint16"),
+        (lambda g: g.input[0].type.sequence_type.elem_type.tensor_type.__setattr__("elem_type", 1), "is a sequence"),
+        (lambda g: g.input[0].ClearField("type"), "is a value without type"),
+        (lambda g: g.input.append(g.input[0]), "twice"),
+        (lambda g: g.output.add(name="nowhere"), "an output that nothing defines"),
+        (lambda g: g.initializer.append(g.initializer[0]), "two initializers"),
+        (lambda g: g.node.append(g.node[0]), "already defined"),
+        (lambda g: g.node[0].input.__setitem__(1, "y"), "cycle"),
+        (lambda g: g.node[0].input.__setitem__(1, "v"), "MatMul 'fc': reads 'v', which nothing defines"),
+        (lambda g: g.node[0].input.pop(), "MatMul 'fc'"),
+        (lambda g: g.initializer[0].dims.__setitem__(0, 1 << 50), "the limit is"),
+        (lambda g: g.initializer[0].dims.__setitem__(0, -8), "impossible dims"),
+        (lambda g: g.initializer[0].dims.__setitem__(0, 9), "bytes of data where its dims"),
+        (lambda g: g.initializer[0].__setattr__("data_type", TensorProto.FLOAT8E4M3FN), "float8e4m3fn is unsupported"),
+        (lambda g: g.initializer[0].__setattr__("data_type", 999), "number 999"),
+        (lambda g: g.initializer[0].__setattr__("data_type", TensorProto.INT32), "mixes element types f32 and i32"),
+        (lambda g: g.sparse_initializer.add(), "sparse"),
+        (lambda g: g.ClearField("output"), "no outputs"),
+        (lambda g: g.node[0].__setattr__("op_type", "matmul"), "'fc': operator is not supported"),
+        (lambda g: g.node[0].__setattr__("domain", "my.ops"), "my.ops:MatMul 'fc'"),
+        (lambda g: g.output[0].CopyFrom(value_info("y", (1, 99))), "declared as [1, 99], but computed as [1, 3]"),
+        (lambda g: g.output[0].CopyFrom(value_info("y", (1, 3), TensorProto.INT64)), "int64, but computed as f32"),
+    ],
+)
 def test_damaged_graphs_are_refused(change: Callable[[onnx.GraphProto], None], words: str, tmp_path: Path) -> None:
     proto = linear()
     change(proto.graph)
@@ -274,9 +321,12 @@ def test_damaged_graphs_are_refused(change: Callable[[onnx.GraphProto], None], w
 
 
 def test_all_unsupported_nodes_are_named_at_once_and_dead_ones_are_not(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Det", ["x"], ["d"], "first"), helper.make_node("Celu", ["d"], ["e"], "between"),
-             helper.make_node("Odd", ["e"], ["y"], "second", domain="z"),
-             helper.make_node("Odd", ["e"], ["unused"], "dead", domain="z")]
+    nodes = [
+        helper.make_node("Det", ["x"], ["d"], "first"),
+        helper.make_node("Celu", ["d"], ["e"], "between"),
+        helper.make_node("Odd", ["e"], ["y"], "second", domain="z"),
+        helper.make_node("Odd", ["e"], ["unused"], "dead", domain="z"),
+    ]
     proto = model(nodes, [value_info("x", (1, 3, 3))], [value_info("y", None)], domains=["z"])
     imported = load(save(tmp_path, proto))
     assert [p.node for p in imported.problems] == ["first", "second"]
@@ -301,8 +351,10 @@ def test_names_are_only_data(name: str, tmp_path: Path) -> None:
 
 # ---- weights ----
 
-@pytest.mark.parametrize("value,words", [
-    (np.nan, "'w': holds 1 NaN"), (np.inf, "as large as inf"), (3e38, "as large as 3e+38")])
+
+@pytest.mark.parametrize(
+    "value,words", [(np.nan, "'w': holds 1 NaN"), (np.inf, "as large as inf"), (3e38, "as large as 3e+38")]
+)
 def test_weights_that_cannot_be_right_are_refused(value: float, words: str, tmp_path: Path) -> None:
     weight = np.linspace(-1, 1, 24, dtype=np.float32).reshape(8, 3)
     weight[3, 1] = value
@@ -339,12 +391,22 @@ def test_every_float_becomes_float32(kind: Any, tmp_path: Path) -> None:
 
 # ---- files ----
 
-@pytest.mark.parametrize("data,words", [
-    (b"", "is empty"), (b"<!DOCTYPE html><html>", "web page"), (b"hello world\n" * 9, "text file"),
-    (b"PK\x03\x04" + bytes(50), "PyTorch checkpoint"), (b"\x80\x02}q\x00.", "pickle"), (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"\x1c\x00\x00\x00TFL3" + bytes(20), "TensorFlow Lite"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs"),
-    (bytes(range(256)), "not an ONNX model"), (b"\x08\x07", "not an ONNX model")])
+
+@pytest.mark.parametrize(
+    "data,words",
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"hello world\n" * 9, "text file"),
+        (b"PK\x03\x04" + bytes(50), "PyTorch checkpoint"),
+        (b"\x80\x02}q\x00.", "pickle"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(20), "TensorFlow Lite"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs"),
+        (bytes(range(256)), "not an ONNX model"),
+        (b"\x08\x07", "not an ONNX model"),
+    ],
+)
 def test_other_files_are_recognized(data: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(data)
     assert words in failure(tmp_path / "m.onnx")
@@ -388,14 +450,29 @@ def test_external_data_is_read_from_the_models_folder(tmp_path: Path) -> None:
     assert got[imported.graph.outputs[0]].tolist() == [[16.0] * 3]
 
 
-@pytest.mark.parametrize("location,offset,length,words", [
-    ("{tmp}/secret", 0, 96, "outside"), ("../secret", 0, 96, "outside"), ("link", 0, 96, "outside"),
-    ("sub/../w.bin", 0, 96, "outside"), ("", 0, 96, "outside"), ("w\0.bin", 0, 96, "not a usable path"),
-    ("none", 0, 96, "missing"), ("x" * 300, 0, 96, "too long"), (".", 0, 96, "missing"),
-    ("w.bin", 1, 96, "needs bytes 1 to 97"), ("w.bin", -4, 96, "needs"), ("w.bin", 0, 97, "needs"),
-    ("w.bin", 0, 1 << 62, "needs"), ("w.bin", "zero", 96, "no number"), ("w.bin", 0, 92, "92 bytes")])
-def test_external_data_elsewhere_is_refused(location: str, offset: Any, length: int, words: str,
-                                            tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "location,offset,length,words",
+    [
+        ("{tmp}/secret", 0, 96, "outside"),
+        ("../secret", 0, 96, "outside"),
+        ("link", 0, 96, "outside"),
+        ("sub/../w.bin", 0, 96, "outside"),
+        ("", 0, 96, "outside"),
+        ("w\0.bin", 0, 96, "not a usable path"),
+        ("none", 0, 96, "missing"),
+        ("x" * 300, 0, 96, "too long"),
+        (".", 0, 96, "missing"),
+        ("w.bin", 1, 96, "needs bytes 1 to 97"),
+        ("w.bin", -4, 96, "needs"),
+        ("w.bin", 0, 97, "needs"),
+        ("w.bin", 0, 1 << 62, "needs"),
+        ("w.bin", "zero", 96, "no number"),
+        ("w.bin", 0, 92, "92 bytes"),
+    ],
+)
+def test_external_data_elsewhere_is_refused(
+    location: str, offset: Any, length: int, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "secret").write_bytes(bytes(96))
     path = external(tmp_path, location.replace("{tmp}", str(tmp_path)), offset, length)
     (tmp_path / "m" / "w.bin").write_bytes(bytes(96))
@@ -407,10 +484,16 @@ def test_external_data_elsewhere_is_refused(location: str, offset: Any, length: 
 
 # ---- control flow, functions ----
 
+
 def branches(condition: Array) -> onnx.ModelProto:
     """y = x + 1 if condition else x * k."""
-    then = helper.make_graph([helper.make_node("Add", ["x", "one"], ["t"])], "then", [], [value_info("t", None)],
-                             [numpy_helper.from_array(np.float32([1]), "one")])
+    then = helper.make_graph(
+        [helper.make_node("Add", ["x", "one"], ["t"])],
+        "then",
+        [],
+        [value_info("t", None)],
+        [numpy_helper.from_array(np.float32([1]), "one")],
+    )
     other = helper.make_graph([helper.make_node("Mul", ["x", "k"], ["e"])], "else", [], [value_info("e", None)])
     node = helper.make_node("If", ["c"], ["y"], "choice", then_branch=then, else_branch=other)
     return model([node], [value_info("x", (1, 3))], [value_info("y", (1, 3))], {"c": condition, "k": np.float32([5])})
@@ -439,8 +522,14 @@ def test_functions_are_inlined_with_their_attributes(tmp_path: Path) -> None:
     leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
     inner = helper.make_function("f", "Inner", ["a"], ["b"], [leaky], [helper.make_opsetid("", 17)], ["slope"])
     call = helper.make_node("Inner", ["p"], ["q"], domain="f", slope=0.5)
-    outer = helper.make_function("f", "Outer", ["p", "unused"], ["r"], [call, helper.make_node("Neg", ["q"], ["r"])],
-                                 [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)])
+    outer = helper.make_function(
+        "f",
+        "Outer",
+        ["p", "unused"],
+        ["r"],
+        [call, helper.make_node("Neg", ["q"], ["r"])],
+        [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)],
+    )
     proto = with_functions([inner, outer], helper.make_node("Outer", ["x"], ["y"], domain="f"))
     imported = require_supported(load(save(tmp_path, proto)))
     got = core.run(imported.graph, {"x": np.float32([[-4, 0, 2]])})
@@ -448,8 +537,9 @@ def test_functions_are_inlined_with_their_attributes(tmp_path: Path) -> None:
 
 
 def test_functions_that_call_themselves_are_refused(tmp_path: Path) -> None:
-    again = helper.make_function("f", "F", ["a"], ["b"], [helper.make_node("F", ["a"], ["b"], domain="f")],
-                                 [helper.make_opsetid("f", 1)])
+    again = helper.make_function(
+        "f", "F", ["a"], ["b"], [helper.make_node("F", ["a"], ["b"], domain="f")], [helper.make_opsetid("f", 1)]
+    )
     proto = with_functions([again], helper.make_node("F", ["x"], ["y"], domain="f"))
     assert "nested deeper" in failure(save(tmp_path, proto))
 
@@ -460,10 +550,14 @@ def test_functions_that_multiply_are_refused(tmp_path: Path, monkeypatch: pytest
     for i in range(12):
         kind, domain = (f"F{i - 1}", "f") if i else ("Neg", "")
         nodes = [helper.make_node(kind, [x], [y], domain=domain) for x, y in ("ab", "bc")]
-        functions.append(helper.make_function("f", f"F{i}", ["a"], ["c"], nodes,
-                                              [helper.make_opsetid("f", 1), helper.make_opsetid("", 17)]))
+        functions.append(
+            helper.make_function(
+                "f", f"F{i}", ["a"], ["c"], nodes, [helper.make_opsetid("f", 1), helper.make_opsetid("", 17)]
+            )
+        )
     assert "more than 200 nodes" in failure(
-        save(tmp_path, with_functions(functions, helper.make_node("F11", ["x"], ["y"], domain="f"))))
+        save(tmp_path, with_functions(functions, helper.make_node("F11", ["x"], ["y"], domain="f")))
+    )
 
 
 # ---- hostile sizes ----
@@ -471,22 +565,34 @@ def test_functions_that_multiply_are_refused(tmp_path: Path, monkeypatch: pytest
 BILLION = np.int64([1 << 15, 1 << 15])
 
 
-@pytest.mark.parametrize("node,weights", [
-    (helper.make_node("Expand", ["x", "s"], ["y"]), {"s": BILLION}),
-    (helper.make_node("ConstantOfShape", ["s"], ["y"]), {"s": BILLION}),
-    (helper.make_node("ConstantOfShape", ["s"], ["y"]), {"s": np.int64([1 << 62, 1 << 62])}),
-    (helper.make_node("Tile", ["x", "s"], ["y"]), {"s": BILLION}),
-    (helper.make_node("Tile", ["x", "s"], ["y"]), {"s": np.int64([1 << 62, 0])}),
-    (helper.make_node("Range", ["a", "s", "b"], ["y"]), {"a": np.int64(0), "s": np.int64(1 << 62), "b": np.int64(1)}),
-    (helper.make_node("Pad", ["x", "s"], ["y"]), {"s": np.int64([0, 0, 1 << 40, 0])}),
-    (helper.make_node("OneHot", ["i", "s", "v"], ["y"]),
-     {"i": np.int64([[1]]), "s": np.int64(1 << 40), "v": np.float32([0, 1])}),
-    (helper.make_node("MatMul", ["a", "b"], ["y"]),
-     {"a": np.ones((1 << 13, 1), np.float32), "b": np.ones((1, 1 << 13), np.float32)}),
-    (helper.make_node("Resize", ["x", "", "s"], ["y"]), {"s": np.float32([1e9, 1e9])}),
-    (helper.make_node("CenterCropPad", ["x", "s"], ["y"]), {"s": BILLION})])
-def test_a_small_file_cannot_ask_for_much_memory(node: onnx.NodeProto, weights: dict[str, Array],
-                                                 tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "node,weights",
+    [
+        (helper.make_node("Expand", ["x", "s"], ["y"]), {"s": BILLION}),
+        (helper.make_node("ConstantOfShape", ["s"], ["y"]), {"s": BILLION}),
+        (helper.make_node("ConstantOfShape", ["s"], ["y"]), {"s": np.int64([1 << 62, 1 << 62])}),
+        (helper.make_node("Tile", ["x", "s"], ["y"]), {"s": BILLION}),
+        (helper.make_node("Tile", ["x", "s"], ["y"]), {"s": np.int64([1 << 62, 0])}),
+        (
+            helper.make_node("Range", ["a", "s", "b"], ["y"]),
+            {"a": np.int64(0), "s": np.int64(1 << 62), "b": np.int64(1)},
+        ),
+        (helper.make_node("Pad", ["x", "s"], ["y"]), {"s": np.int64([0, 0, 1 << 40, 0])}),
+        (
+            helper.make_node("OneHot", ["i", "s", "v"], ["y"]),
+            {"i": np.int64([[1]]), "s": np.int64(1 << 40), "v": np.float32([0, 1])},
+        ),
+        (
+            helper.make_node("MatMul", ["a", "b"], ["y"]),
+            {"a": np.ones((1 << 13, 1), np.float32), "b": np.ones((1, 1 << 13), np.float32)},
+        ),
+        (helper.make_node("Resize", ["x", "", "s"], ["y"]), {"s": np.float32([1e9, 1e9])}),
+        (helper.make_node("CenterCropPad", ["x", "s"], ["y"]), {"s": BILLION}),
+    ],
+)
+def test_a_small_file_cannot_ask_for_much_memory(
+    node: onnx.NodeProto, weights: dict[str, Array], tmp_path: Path
+) -> None:
     proto = model([node], [value_info("x", (1, 2))], [value_info("y", None)], weights, opset=18)
     message = failure(save(tmp_path, proto))
     assert "the limit is" in message or "do not suit" in message
@@ -502,11 +608,15 @@ def test_many_medium_values_cannot_either(tmp_path: Path, monkeypatch: pytest.Mo
 
 # ---- quantized ----
 
+
 def quantized(scale: Any, zero: Any, between: list[onnx.NodeProto], last: str = "q") -> onnx.ModelProto:
     """x -> MatMul with the identity -> QuantizeLinear -> `between` -> DequantizeLinear -> y."""
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]),
-             helper.make_node("QuantizeLinear", ["m", "s", "z"], ["q"], "quant"), *between,
-             helper.make_node("DequantizeLinear", [last, "s", "z"], ["y"])]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("QuantizeLinear", ["m", "s", "z"], ["q"], "quant"),
+        *between,
+        helper.make_node("DequantizeLinear", [last, "s", "z"], ["y"]),
+    ]
     weights = {"w": np.eye(4, dtype=np.float32), "s": np.asarray(scale, np.float32), "z": np.asarray(zero)}
     return model(nodes, [value_info("x", (4, 4))], [value_info("y", None)], weights)
 
@@ -520,8 +630,9 @@ def test_qdq_on_an_activation_is_a_hint(tmp_path: Path) -> None:
     assert imported.graph.tensors[imported.graph.nodes[0].outputs[0]].quant == Quant(0.5, -28)
 
 
-@pytest.mark.parametrize("zero,ops", [(np.int8(-128), ["matmul", "relu"]), (np.uint8(0), ["matmul", "relu"]),
-                                      (np.int8(-127), ["matmul"])])
+@pytest.mark.parametrize(
+    "zero,ops", [(np.int8(-128), ["matmul", "relu"]), (np.uint8(0), ["matmul", "relu"]), (np.int8(-127), ["matmul"])]
+)
 def test_a_relu_that_lives_in_the_zero_point_comes_back(zero: Any, ops: list[str], tmp_path: Path) -> None:
     imported = require_supported(load(save(tmp_path, quantized(0.5, zero, []))))
     assert [node.op for node in imported.graph.nodes] == ops
@@ -556,18 +667,23 @@ def test_integers_of_a_static_scale_can_be_computed(tmp_path: Path) -> None:
 
 
 def test_integers_of_a_dynamic_scale_cannot(tmp_path: Path) -> None:
-    nodes = [helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
-             helper.make_node("Cast", ["q"], ["y"], "ints", to=TensorProto.INT32)]
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("Cast", ["q"], ["y"], "ints", to=TensorProto.INT32),
+    ]
     proto = model(nodes, [value_info("x", (4, 4))], [value_info("y", None, TensorProto.INT32)])
     assert "Cast 'ints': needs integers whose scale is computed at run time" in failure(save(tmp_path, proto))
 
 
 # ---- fuzz ----
 
+
 def test_random_damage_ends_in_a_graph_or_a_message(tmp_path: Path) -> None:
     """Seeded, so that it gives the same result everywhere; the files are those that the tests above make."""
-    seeds = [p.SerializeToString() for p in (
-        linear(), two_symbols(), branches(np.bool_([True])), quantized(0.5, np.uint8(3), []))]
+    seeds = [
+        p.SerializeToString()
+        for p in (linear(), two_symbols(), branches(np.bool_([True])), quantized(0.5, np.uint8(3), []))
+    ]
     rng = random.Random(20260101)
     path = tmp_path / "m.onnx"
     ends = {"graph": 0, "message": 0}
@@ -577,7 +693,7 @@ def test_random_damage_ends_in_a_graph_or_a_message(tmp_path: Path) -> None:
             at = rng.randrange(len(data))
             match rng.randrange(4):
                 case 0:
-                    del data[at:at + rng.choice((1, 4, 400))]
+                    del data[at : at + rng.choice((1, 4, 400))]
                 case 1:
                     data[at:at] = rng.randbytes(rng.choice((1, 3)))
                 case _:

@@ -34,14 +34,21 @@ def cut_rectangle(seed: int, count: int, height: int = 1000, steps: int = 2000) 
     rng = random.Random(seed)
     pieces = [(0, steps, 0, height)]
     while len(pieces) < count:
-        first, end, low, high = pieces.pop(max(range(len(pieces)), key=lambda i: (
-            (pieces[i][1] - pieces[i][0]) * (pieces[i][3] - pieces[i][2]) * rng.random() ** 2)))
+        first, end, low, high = pieces.pop(
+            max(
+                range(len(pieces)),
+                key=lambda i: (pieces[i][1] - pieces[i][0]) * (pieces[i][3] - pieces[i][2]) * rng.random() ** 2,
+            )
+        )
         if end - first > 40 and (rng.random() < 0.6 or high - low < 8):
             cut = rng.randint(first + (end - first) // 5, end - (end - first) // 5)
             pieces += [(first, cut, low, high), (cut, end, low, high)]
         else:
-            cut = rng.randint(low + 1, high - 1) if high - low < 8 else (
-                rng.randint(low + (high - low) // 5, high - (high - low) // 5))
+            cut = (
+                rng.randint(low + 1, high - 1)
+                if high - low < 8
+                else (rng.randint(low + (high - low) // 5, high - (high - low) // 5))
+            )
             pieces += [(first, end, low, cut), (first, end, cut, high)]
     rng.shuffle(pieces)
     return [Buffer(f"b{i}", high - low, first, end - 1, 1) for i, (first, end, low, high) in enumerate(pieces)]
@@ -52,11 +59,19 @@ def encoder(layers: int) -> list[Buffer]:
     buffers = [Buffer("embeddings", 32 * 128, 0, 5)]
     for i in range(layers):
         t = 8 * i
-        buffers += [Buffer(f"{i}.qkv", 32 * 384, t + 1, t + 2), Buffer(f"{i}.scores", 4 * 32 * 2 + 64, t + 2, t + 2),
-                    Buffer(f"{i}.context", 32 * 128, t + 2, t + 3), Buffer(f"{i}.attended", 32 * 128, t + 3, t + 6),
-                    Buffer(f"{i}.ffn", 8 * 512, t + 5, t + 6), Buffer(f"{i}.out", 32 * 128, t + 6, t + 13)]
-    return [*buffers, Buffer("pooled", 128, 8 * layers + 2, 8 * layers + 3), Buffer("logits", 64, 8 * layers + 3,
-                                                                                     8 * layers + 4)]
+        buffers += [
+            Buffer(f"{i}.qkv", 32 * 384, t + 1, t + 2),
+            Buffer(f"{i}.scores", 4 * 32 * 2 + 64, t + 2, t + 2),
+            Buffer(f"{i}.context", 32 * 128, t + 2, t + 3),
+            Buffer(f"{i}.attended", 32 * 128, t + 3, t + 6),
+            Buffer(f"{i}.ffn", 8 * 512, t + 5, t + 6),
+            Buffer(f"{i}.out", 32 * 128, t + 6, t + 13),
+        ]
+    return [
+        *buffers,
+        Buffer("pooled", 128, 8 * layers + 2, 8 * layers + 3),
+        Buffer("logits", 64, 8 * layers + 3, 8 * layers + 4),
+    ]
 
 
 def least_arena(buffers: Sequence[Buffer]) -> int:
@@ -73,6 +88,7 @@ def least_arena(buffers: Sequence[Buffer]) -> int:
 
 
 # ---- properties of plans -------------------------------------------------------------------------------------------
+
 
 @settings(max_examples=60)
 @given(buffer_lists())
@@ -204,12 +220,21 @@ def test_groups_that_never_meet_are_planned_apart() -> None:
 
 
 def test_same_plan_in_another_process() -> None:
-    code = ("from test_memory import cut_rectangle, plan; "
-            "print(sorted(plan(cut_rectangle(8, 80)).offsets.items()))")
-    texts = {subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env={
-        **os.environ, "PYTHONHASHSEED": seed,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}).stdout
-        for seed in ("1", "2")}
+    code = "from test_memory import cut_rectangle, plan; print(sorted(plan(cut_rectangle(8, 80)).offsets.items()))"
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]),
+            },
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert texts == {str(sorted(plan(cut_rectangle(8, 80)).offsets.items())) + "\n"}
 
 
@@ -218,8 +243,9 @@ def test_names_must_differ() -> None:
         plan([Buffer("a", 1, 0, 0), Buffer("a", 2, 0, 0)])
 
 
-@pytest.mark.parametrize("wrong", [{"size": -1}, {"first": 2, "last": 1}, {"first": -1}, {"alignment": 12},
-                                   {"alignment": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": -1}, {"first": 2, "last": 1}, {"first": -1}, {"alignment": 12}, {"alignment": 0}]
+)
 def test_buffers_must_make_sense(wrong: dict[str, int]) -> None:
     with pytest.raises(AssertionError):
         Buffer(**{"name": "a", "size": 16, "first": 1, "last": 1, **wrong})
@@ -268,7 +294,7 @@ def test_checker_finds_a_lost_or_doubled_buffer(index: int) -> None:
     good = plan(ENCODER)
     places = good.placements
     with pytest.raises(AssertionError, match=f"buffer '{ENCODER[index].name}' is placed 0 times"):
-        check(ENCODER, replace(good, placements=places[:index] + places[index + 1:]))
+        check(ENCODER, replace(good, placements=places[:index] + places[index + 1 :]))
     with pytest.raises(AssertionError, match=f"buffer '{ENCODER[index].name}' is placed 2 times"):
         check(ENCODER, replace(good, placements=(*places, places[index])))
 
@@ -301,6 +327,7 @@ def test_checker_finds_a_stranger() -> None:
 
 # ---- text ----------------------------------------------------------------------------------------------------------
 
+
 def test_render() -> None:
     buffers = [Buffer("x", 4096, 0, 2), Buffer("scratch", 512, 1, 1), Buffer("h", 8192, 1, 2), Buffer("y", 4096, 3, 4)]
     assert render(plan(buffers)).splitlines()[:10] == [
@@ -313,14 +340,16 @@ def test_render() -> None:
         "b * h        8,192       0   8,192    1-2",
         "c * scratch    512  12,288  12,800    1-1",
         "d   y        4,096       0   4,096    3-4",
-        ""]
+        "",
+    ]
     picture = render(plan(buffers)).splitlines()[10:]
     assert picture[0] == "12,266 |....cccc............|"
     assert picture[12] == " 5,866 |....bbbbbbbb........|"
     assert picture[-3:] == [
         "     0 |....bbbbbbbbdddddddd|",
         "  step  0                  4",
-        "            ^ peak: step 1"]
+        "            ^ peak: step 1",
+    ]
 
 
 @settings(max_examples=30)
@@ -338,17 +367,23 @@ def test_render_says_how_good_the_plan_is() -> None:
     assert render(aligned).splitlines()[:3] == [
         "arena        80 bytes",
         "lower bound  48 bytes, all live at step 0",
-        "gap          32 bytes (66.67 %): yet no smaller arena exists"]
-    assert "gap             97 bytes (9.70 %): a smaller arena may exist" in render(plan(cut_rectangle(5, 60), effort=0))
+        "gap          32 bytes (66.67 %): yet no smaller arena exists",
+    ]
+    assert "gap             97 bytes (9.70 %): a smaller arena may exist" in render(
+        plan(cut_rectangle(5, 60), effort=0)
+    )
 
 
 # ---- MiniMalloc's public benchmark ---------------------------------------------------------------------------------
 
+
 def problem(shared: Path, name: str) -> list[Buffer]:
     """The lives there are half-open. Every problem is known to fit in 1 MiB."""
     with (shared / "minimalloc" / f"{name}.1048576.csv").open(newline="") as file:
-        return [Buffer(row["id"], int(row["size"]), int(row["lower"]), int(row["upper"]) - 1)
-                for row in csv.DictReader(file)]
+        return [
+            Buffer(row["id"], int(row["size"]), int(row["lower"]), int(row["upper"]) - 1)
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.mark.parametrize("name, arena", [(name, MIB) for name in "ABEFGHIK"] + [("C", 1_039_360)])

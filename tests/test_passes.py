@@ -23,6 +23,11 @@ from slm2c.passes.unary import fuse_unary
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order() -> None:
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def random(*shape: int) -> Array:
     return RNG.normal(size=shape).astype(np.float32)
 

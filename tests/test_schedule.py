@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from slm2c import memory
 from slm2c.calibrate import observe
@@ -15,6 +16,11 @@ from slm2c.quantize import quantize
 from slm2c.schedule import ALIGNMENT, Program, schedule
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order() -> None:
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def random(*shape: int) -> Array:

@@ -2,7 +2,8 @@
 
     python tools/growth.py MODEL [MODEL ...]
 
-A MODEL is an .onnx file or an exported folder. Each is built in a process of its own, without measuring the linked image.
+A MODEL is an .onnx file or an exported folder. Each is built in a process of its own, without measuring the linked
+image.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from slm2c.onnx_ops.base import IR_TYPES, Call, Refused, Result, fits, onnx_op
 
 @onnx_op("Identity", "Dropout", codes="keep")
 def identity(call: Call) -> Result:
-    """Dropout at inference, whatever training_mode says: exporters leave it set. Since opset 12 its mask is all true."""
+    """Dropout at inference, whatever training_mode says: some leave it set. Its mask is all true since opset 12."""
     x = call.input(0)
     if call.opset < 12:
         call.only_first_output()

@@ -167,6 +167,19 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     return KernelCall("slm_attention_bias_s8", with_bias, node, scratch=scratch)
 
 
+def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
+    q, k, v, bias, _ = node.inputs
+    call = _lower(node, graph)
+    heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
+    size, v_size = graph.tensors[q].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
+    if size % 4 or v_size % 4:
+        return call
+    args = call.args if bias else (*call.args[:5], Special.NULL, *call.args[5:], 0, 0)
+    # Queries in 16 bits, scores and weights of two rows.
+    scratch = 4 * (size + 3 * graph.tensors[k].shape[0] + 1)
+    return KernelCall("slm_attention_dsp_s8", args, node, scratch=scratch)
+
+
 def _macs(node: Node, tensors: Mapping[str, Tensor]) -> int:
     q, _, v = (tensors[x] for x in node.inputs[:3])
     return v.shape[0] * (q.size + q.shape[0] * v.shape[1] * int(node.attrs["heads"]) // int(node.attrs["kv_heads"]))
@@ -227,6 +240,7 @@ OP = OpDef(
     quantize=_quantize,
     eval_int=_eval_int,
     lower=_lower,
+    lower_dsp=_lower_dsp,
     cases=_cases,
     symmetric=(0,),
     inplace=(0,),

@@ -1,4 +1,5 @@
-"""What an operator is: a record of functions. Each file beside this one defines one as `OP`; `slm2c.ops.TABLE` lists them.
+"""What an operator is: a record of functions. Each file beside this one defines one as `OP`; `slm2c.ops.TABLE`
+lists them.
 
 Conventions for all operators:
 
@@ -47,8 +48,8 @@ class Target:
 class KernelCall:
     """One call of a C function. `consts` are further arrays for the blob (repacked weights), named by `args`.
 
-    `scratch` counts bytes at the maximum token count. A call without a symbol, of (input, offset, output), says that the
-    output lies in the input's memory, that many elements from its start: nothing is called.
+    `scratch` counts bytes at the maximum token count. A call without a symbol, of (input, offset, output), says
+    that the output lies in the input's memory, that many elements from its start: nothing is called.
     """
 
     symbol: str
@@ -85,7 +86,8 @@ class OpDef:
     symmetric: activation inputs that must have zero point 0
     same_quant: the output has its input's type and Quant (data movement, maximum)
     fixed_quant: (node) -> the Quant that the output always has in the given type, e.g. softmax; None if calibrated
-    least_scale: (float node, tensors, float constants) -> the smallest scale of the output whose accumulator fits 32 bits
+    least_scale: (float node, tensors, float constants) -> the smallest scale of the output whose accumulator fits
+      32 bits
     inplace: activation inputs whose buffer the output may overwrite, element for element
     macs: (node, tensors) -> multiply-accumulates at the maximum token count
     error: (float node, tensors with their Quant, arrays in input order: dequantized activations and float constants) ->

@@ -43,7 +43,8 @@ def quantize_weight(weight: Array, floor: Array) -> tuple[Array, Array]:
 
 
 def scale_floor(bias: Array, x: Quant, out: Quant) -> Array:
-    """The smallest weight scales that keep the bias within 2**29 accumulator steps and a step above 2**-24 of the output's.
+    """The smallest weight scales that keep the bias within 2**29 accumulator steps and a step above 2**-24 of the
+    output's.
 
     Rows of zeros, or of weights that are nothing beside their bias, would otherwise leave 32 bits.
     """
@@ -122,7 +123,9 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
 
 
 def pack(weight: Array) -> Array:
-    """int8 weights [N, K] as the words [pairs, K / 2] of slm_linear_packed_s8, rows filled up to a multiple of 8 features."""
+    """int8 weights [N, K] as the words [pairs, K / 2] of slm_linear_packed_s8, rows filled up to a multiple of 8
+    features.
+    """
     pairs, features = -(-weight.shape[0] // 2), -(-weight.shape[1] // 8) * 8
     padded = np.zeros((2 * pairs, features), dtype=np.int32)
     padded[: weight.shape[0], : weight.shape[1]] = weight

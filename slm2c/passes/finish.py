@@ -205,7 +205,9 @@ def convert(graph: Graph) -> Graph:
 
 
 def _operands(edit: Edit, inputs: Sequence[str], shape: Shape, name: str) -> tuple[str, str, bool]:
-    """(x, y, swapped) of two operands: x is computed and has the result's shape, by a view if neither operand has it."""
+    """(x, y, swapped) of two operands: x is computed and has the result's shape, by a view if neither operand has
+    it.
+    """
     run_time = [x not in edit.consts for x in inputs]
     whole = [r and edit.tensors[x].shape == shape for r, x in zip(run_time, inputs, strict=True)]
     first = whole.index(True) if any(whole) else run_time.index(True)
