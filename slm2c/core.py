@@ -317,6 +317,7 @@ class Builder:
         self.tensors: dict[str, Tensor] = {}
         self.consts: dict[str, Array] = {}
         self.nodes: list[Node] = []
+        self.producers: dict[str, Node] = {}
         self.inputs: list[str] = []
 
     def fresh(self) -> str:
@@ -364,6 +365,7 @@ class Builder:
         out = self.fresh()
         self.tensors[out] = Tensor(out, shape, dtype)
         self.nodes.append(Node(op, name, tuple(inputs), (out,), attrs))
+        self.producers[out] = self.nodes[-1]
         return out
 
     def view(self, x: str, index: Array, *, fill: float = 0.0, name: str = "") -> str:

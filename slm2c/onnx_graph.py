@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,10 +189,10 @@ class Translator:
 
     def graph(self, graph: GraphProto, scope: Scope) -> None:
         """Translate what the graph's outputs depend on, into `scope`."""
-        names = [tensor.name for tensor in graph.initializer]
-        if len(set(names)) < len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise CompileError(Problem(twice, "", "is the name of two initializers", "export the model again"))
+        names = Counter(tensor.name for tensor in graph.initializer)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise CompileError(Problem(twice[0], "", "is the name of two initializers", "export the model again"))
         defined = {*scope.names, *names}
         nodes = _live(graph.node, [value.name for value in graph.output], defined)
         read = {name for node in nodes for name in _reads(node)} | {value.name for value in graph.output}
@@ -200,17 +201,20 @@ class Translator:
                 scope.names[tensor.name] = Value(self.builder.const(self.tensor(tensor)))
         scope.declared.update((value.name, value) for value in [*graph.value_info, *graph.output])
         self.nodes(nodes, read, scope)
-        for name, declared in scope.declared.items():
-            found, dims = scope.names.get(name, _ABSENT).name, declared_shape(declared)
-            if found and found not in self.raw_values and contradicts(dims, self.builder.shape(found)):
-                self.general.append(
-                    Problem(
-                        name,
-                        "",
-                        f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
-                        "export the model again, or run onnx.shape_inference on it to see where they part",
-                    )
-                )
+        for values, found in ((graph.output, self.general), (graph.value_info, self.warnings)):
+            found += [problem for value in values if (problem := self.contradiction(value, scope))]
+
+    def contradiction(self, declared: onnx.ValueInfoProto, scope: Scope) -> Problem | None:
+        """What to say of a value whose declared shape cannot be the computed one.
+
+        Within a graph that is only a doubt: tools leave stale shapes behind.
+        """
+        found, dims = scope.names.get(declared.name, _ABSENT).name, declared_shape(declared)
+        if not found or found in self.raw_values or not contradicts(dims, self.builder.shape(found)):
+            return None
+        return Problem(declared.name, "",
+                       f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
+                       "export the model again, or run onnx.shape_inference on it to see where they part")
 
     def check_type(self, declared: onnx.ValueInfoProto, value: Value) -> None:
         """Report an output whose declared element type is another than the computed one."""

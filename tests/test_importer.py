@@ -335,6 +335,14 @@ def test_all_unsupported_nodes_are_named_at_once_and_dead_ones_are_not(tmp_path:
     assert [node.op for node in load(save(tmp_path, proto)).graph.nodes] == ["Det", "div", "elu", "mul", "z:Odd"]
 
 
+def test_a_stale_shape_inside_of_the_graph_is_a_warning(tmp_path: Path) -> None:
+    proto = linear()
+    proto.graph.node.append(helper.make_node("Relu", ["y"], ["z"]))
+    proto.graph.output[0].name = "z"
+    proto.graph.value_info.append(value_info("y", (1, 99)))
+    assert [w.node for w in require_supported(load(save(tmp_path, proto))).warnings] == ["y"]
+
+
 def test_a_node_named_like_a_core_operator_is_not_taken_for_one(tmp_path: Path) -> None:
     proto = model([helper.make_node("relu", ["x"], ["y"])], [value_info("x", (2,))], [value_info("y", (2,))])
     assert [node.op for node in load(save(tmp_path, proto)).graph.nodes] == ["ai.onnx:relu"]

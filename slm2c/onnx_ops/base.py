@@ -248,8 +248,8 @@ class Call:
         return tuple(found)
 
     def producer(self, x: str) -> Node | None:
-        """The node that computes `x`, None for inputs and constants."""
-        return next((node for node in reversed(self.builder.nodes) if x in node.outputs), None)
+        """The core operator that computes `x`, None for inputs and constants."""
+        return self.builder.producers.get(x)
 
     def real(self, x: str) -> str:
         """`x`, which must be of float type."""

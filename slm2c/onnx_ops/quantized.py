@@ -342,8 +342,6 @@ def qlinear_unary(call: Call) -> Result:
             y = call.reduce("mean", x, range(1, rank - 1) if last else range(2, rank))
         case "QLinearAveragePool" if not last:
             y = pool(call, x, "avgpool", call.attr_ints("kernel_shape") or [])
-        case "QLinearReduceMean":
-            y = call.reduce("mean", x, call.attr_ints("axes") or range(rank), bool(call.attr_int("keepdims", 1)))
         case "QLinearSoftmax":
             axis = call.axis(call.attr_int("axis", -1), max(rank, 1))
             if call.attr_int("opset", 13) < 13 and axis < rank - 1:
