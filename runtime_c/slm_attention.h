@@ -51,4 +51,14 @@ void slm_attention_bias_s8(void *scratch, const slm_attention_params *params, co
                            uint32_t heads, uint32_t kv_heads, uint32_t size, uint32_t v_size, uint32_t causal,
                            uint32_t bias_step, uint32_t bias_columns);
 
+/**
+ * \brief As slm_attention_bias_s8, for cores with SMLAD; size and v_size must be multiples of 4, and bias may be null.
+ *
+ * \param[out] scratch [size + 3 * keys + 1] int32_t
+ */
+void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, const int8_t *q, const int8_t *k,
+                          const int8_t *v, const int16_t *bias, int8_t *output, uint32_t rows, uint32_t keys,
+                          uint32_t heads, uint32_t kv_heads, uint32_t size, uint32_t v_size, uint32_t causal,
+                          uint32_t bias_step, uint32_t bias_columns);
+
 #endif

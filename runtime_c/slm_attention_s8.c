@@ -1,28 +1,6 @@
 #include "slm_attention.h"
-#include "slm_math.h"
+#include "slm_attention_row.h"
 #include <stddef.h>
-
-/* Weights must add up to less than this, so that 255 times their sum fits 32 bits. */
-#define MAX_SUM (UINT32_C(1) << 23)
-
-/* 32767 * 2^(-i / 256) */
-static const int16_t exp2_table[256] = {
-    32767, 32678, 32590, 32502, 32414, 32326, 32239, 32152, 32065, 31978, 31892, 31805, 31719, 31634, 31548, 31463,
-    31378, 31293, 31208, 31124, 31040, 30956, 30872, 30789, 30705, 30622, 30540, 30457, 30375, 30293, 30211, 30129,
-    30047, 29966, 29885, 29804, 29724, 29643, 29563, 29483, 29404, 29324, 29245, 29166, 29087, 29008, 28930, 28852,
-    28774, 28696, 28618, 28541, 28464, 28387, 28310, 28233, 28157, 28081, 28005, 27929, 27854, 27778, 27703, 27628,
-    27554, 27479, 27405, 27331, 27257, 27183, 27110, 27036, 26963, 26890, 26818, 26745, 26673, 26601, 26529, 26457,
-    26385, 26314, 26243, 26172, 26101, 26031, 25960, 25890, 25820, 25750, 25681, 25611, 25542, 25473, 25404, 25335,
-    25267, 25198, 25130, 25062, 24995, 24927, 24860, 24792, 24725, 24659, 24592, 24525, 24459, 24393, 24327, 24261,
-    24196, 24130, 24065, 24000, 23935, 23870, 23806, 23741, 23677, 23613, 23549, 23486, 23422, 23359, 23296, 23233,
-    23170, 23107, 23045, 22982, 22920, 22858, 22796, 22735, 22673, 22612, 22551, 22490, 22429, 22368, 22308, 22248,
-    22187, 22127, 22068, 22008, 21948, 21889, 21830, 21771, 21712, 21653, 21595, 21536, 21478, 21420, 21362, 21304,
-    21247, 21189, 21132, 21075, 21018, 20961, 20904, 20848, 20791, 20735, 20679, 20623, 20568, 20512, 20456, 20401,
-    20346, 20291, 20236, 20181, 20127, 20072, 20018, 19964, 19910, 19856, 19802, 19749, 19696, 19642, 19589, 19536,
-    19483, 19431, 19378, 19326, 19274, 19221, 19169, 19118, 19066, 19014, 18963, 18912, 18861, 18810, 18759, 18708,
-    18657, 18607, 18557, 18506, 18456, 18406, 18357, 18307, 18258, 18208, 18159, 18110, 18061, 18012, 17963, 17915,
-    17866, 17818, 17770, 17722, 17674, 17626, 17578, 17531, 17483, 17436, 17389, 17342, 17295, 17248, 17202, 17155,
-    17109, 17063, 17016, 16970, 16925, 16879, 16833, 16788, 16742, 16697, 16652, 16607, 16562, 16517, 16472, 16428};
 
 /* Sizes of a head, and how far apart the rows of all heads are. */
 typedef struct {
@@ -48,21 +26,16 @@ static int32_t score_row(int32_t *s, const slm_attention_params *p, const int8_t
     return maximum;
 }
 
-/* Turns scores into weights; returns their sum, from 32767 >> 9 to MAX_SUM - 1 for up to 2^17 keys. */
+/* Turns scores into weights; returns their sum, from 32767 >> 9 to SLM_MAX_SUM - 1 for up to 2^17 keys. */
 static uint32_t weigh_row(int32_t *s, int32_t maximum, uint32_t keys)
 {
     uint32_t sum = 0u;
     for (uint32_t j = 0; j < keys; j++) {
-        uint32_t t = (uint32_t)(maximum - s[j]);
-        uint32_t halvings = t >> 8;
-        uint32_t e = 0u;
-        if (halvings < 16u) {
-            e = ((uint32_t)exp2_table[t & 255u] + (1u << halvings >> 1)) >> halvings;
-        }
+        uint32_t e = slm_exp2((uint32_t)(maximum - s[j]));
         s[j] = (int32_t)e;
         sum += e;
     }
-    while (sum >= MAX_SUM) { /* only near-uniform weights of more than 256 keys */
+    while (sum >= SLM_MAX_SUM) { /* only near-uniform weights of more than 256 keys */
         sum = 0u;
         for (uint32_t j = 0; j < keys; j++) {
             s[j] >>= 1;
@@ -76,17 +49,15 @@ static uint32_t weigh_row(int32_t *s, int32_t maximum, uint32_t keys)
 static void average(int8_t *output, const slm_attention_params *p, const int32_t *weights, uint32_t sum,
                     const int8_t *v, uint32_t keys, const head_dims *dims)
 {
-    uint32_t zeros = slm_leading_zeros(sum);
-    uint64_t product = (uint64_t)slm_reciprocal(sum << zeros) * (uint32_t)p->scale;
-    int32_t inverse = (int32_t)(product >> p->scale_shift);
+    const slm_mean_scale scale = slm_mean_scale_of(p, sum);
     for (uint32_t d = 0; d < dims->v_size; d++) {
         int32_t acc = -p->v_zero_point * (int32_t)sum;
         const int8_t *value = v + d;
         for (uint32_t j = 0; j < keys; j++, value += dims->v_row) {
             acc += weights[j] * *value;
         }
-        /* |acc| < 2^(40 - zeros) */
-        int32_t y = slm_scale(slm_shift_left(acc, (int32_t)zeros - 9), inverse, p->offset);
+        /* |acc| < 2^(31 - scale.shift) */
+        int32_t y = slm_scale(slm_shift_left(acc, scale.shift), scale.inverse, p->offset);
         output[d] = (int8_t)slm_clamp(y >> 8, INT8_MIN, INT8_MAX);
     }
 }

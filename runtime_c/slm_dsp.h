@@ -17,6 +17,13 @@
 #define SLM_DSP 0
 #endif
 
+/** Unroll the following short loop of constant length, so that arrays it indexes can be in registers. */
+#if defined(__GNUC__) && !defined(__clang__) /* which does so unasked */
+#define SLM_UNROLL _Pragma("GCC unroll 8")
+#else
+#define SLM_UNROLL
+#endif
+
 /** \brief Bits 15..0 of a word as a signed number. */
 SLM_INLINE int32_t slm_low_half(uint32_t word)
 {
@@ -73,6 +80,42 @@ SLM_INLINE int32_t slm_smlad(uint32_t a, uint32_t b, int32_t sum)
     uint32_t low = (uint32_t)(slm_low_half(a) * slm_low_half(b));
     uint32_t high = (uint32_t)(slm_low_half(a >> 16) * slm_low_half(b >> 16));
     return (int32_t)((uint32_t)sum + low + high);
+#endif
+}
+
+/** \brief SMMLAR: slm_scale in one instruction. */
+SLM_INLINE int32_t slm_smmlar(int32_t acc, int32_t multiplier, int32_t offset)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(acc), "r"(multiplier), "r"(offset));
+    return result;
+#else
+    return slm_scale(acc, multiplier, offset);
+#endif
+}
+
+/** \brief PKHBT: the lower halves of two words, that of `low` below. */
+SLM_INLINE uint32_t slm_pack_lower(uint32_t low, uint32_t high)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("pkhbt %0, %1, %2, lsl #16" : "=r"(result) : "r"(low), "r"(high));
+    return result;
+#else
+    return (low & 0xFFFFu) | high << 16;
+#endif
+}
+
+/** \brief PKHTB: the upper halves of two words, that of `low` below. */
+SLM_INLINE uint32_t slm_pack_upper(uint32_t low, uint32_t high)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("pkhtb %0, %1, %2, asr #16" : "=r"(result) : "r"(high), "r"(low));
+    return result;
+#else
+    return low >> 16 | (high & 0xFFFF0000u);
 #endif
 }
 

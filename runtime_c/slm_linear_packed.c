@@ -31,6 +31,7 @@ static uint32_t block_size(uint32_t tokens)
 /* Four features of each token of a block, in 16 bits, as two words of the block. */
 SLM_INLINE void expand_quad(uint32_t *x, const uint32_t *quad, uint32_t tokens)
 {
+    SLM_UNROLL
     for (uint32_t t = 0; t < tokens; t++) {
         x[t] = slm_sxtb16(quad[t]);
         x[tokens + t] = slm_sxtb16_ror8(quad[t]);
@@ -44,12 +45,14 @@ SLM_INLINE void expand_block(uint32_t *x, const int8_t *input, uint32_t tokens, 
     const uint32_t *end = x + words * tokens;
     const int8_t *full = input + features / QUAD * QUAD;
     for (; input != full; input += QUAD, x += LANES * tokens) {
+        SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             quad[t] = slm_load_word(input + t * features);
         }
         expand_quad(x, quad, tokens);
     }
     for (uint32_t left = features % QUAD; x != end; left = 0u, x += LANES * tokens) {
+        SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             int8_t last[QUAD] = {0, 0, 0, 0};
             for (uint32_t i = 0; i < left; i++) {
@@ -77,6 +80,7 @@ SLM_INLINE void add_words(int32_t *low, int32_t *both, const uint32_t *w, const 
                           uint32_t tokens)
 {
     for (uint32_t i = 0; i < words; i++, x += tokens) {
+        SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             both[t] = slm_smlad(w[i], x[t], both[t]);
             low[t] = slm_smlad(slm_sxtb16(w[i]), x[t], low[t]);
@@ -100,12 +104,14 @@ static int32_t both_bias(const int32_t *channel)
 SLM_INLINE void dot(int32_t *low, int32_t *high, const int32_t *channel, const uint32_t *w, const uint32_t *x,
                     uint32_t words, uint32_t tokens, bool pieces)
 {
+    SLM_UNROLL
     for (uint32_t t = 0; t < tokens; t++) {
         low[t] = channel[0];
         high[t] = pieces ? channel[1] : both_bias(channel);
     }
     if (!pieces) {
         add_words(low, high, w, x, words, tokens);
+        SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             high[t] = high_sum(high[t], low[t]);
         }
@@ -116,6 +122,7 @@ SLM_INLINE void dot(int32_t *low, int32_t *high, const int32_t *channel, const u
         int32_t piece_both[MAX_TOKENS] = {0, 0, 0};
         uint32_t count = words - i < PIECE_WORDS ? words - i : PIECE_WORDS;
         add_words(piece_low, piece_both, w + i, x + i * tokens, count, tokens);
+        SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             low[t] += piece_low[t];
             high[t] += high_sum(piece_both[t], piece_low[t]);
