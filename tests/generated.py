@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -90,6 +92,16 @@ def facts(built: Built) -> dict[str, Any]:
         "fixed": bool(built.compiled.fused.fixed_by), "tokenizer": built.output.tokenizer is not None,
         "classes": outputs[0]["size"] if vector and named else 0,
     }  # fmt: skip
+
+
+def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
+    """What a command prints; it has to succeed."""
+    result = subprocess.run(
+        [str(x) for x in command], cwd=cwd, env={**os.environ, **environment}, timeout=300, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 def build_template(built: Built, template: str, output: Path, *others: Built, **more: Any) -> Path:
@@ -228,3 +240,17 @@ def _tokenizer() -> dict[str, Any]:
         "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
                   "max_input_chars_per_word": 100, "vocab": vocab},
     }  # fmt: skip
+
+
+MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
+    "mlp": mlp,
+    "two": two_by_two,
+    "tagger": tagger,
+    "fixed": fixed_length,
+}
+
+
+def built_models(folder: Path) -> dict[str, Built]:
+    """MODELS and `text`, compiled into `folder`."""
+    found = {name: compile_into(folder, make(), name) for name, make in MODELS.items()}
+    return found | {"text": compile_into(folder, text_folder(folder / "in"), "text")}

@@ -1,11 +1,9 @@
-"""The generated C from outside: what it refuses, how it builds, what a file's names and another training do to it."""
+"""The generated C: what it refuses, and what the names in a file and another training do to it."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,47 +16,19 @@ from slm2c.emit import comment_text, is_identifier
 from slm2c.quantize import run_int
 from slm2c.validate import write_samples
 from tests import generated
-from tests.conftest import skip_or_fail
-from tests.generated import Built, build_template, compile_into
+from tests.generated import MODELS, Built, build_template, built_models, compile_into, run
 
 CROSS_FLAGS = "-mcpu=cortex-m7 -mthumb -O2 -Werror"
 HOSTILE = (
     "*/ int x; /*", 'a"b', "line\nbreak\r", "trigraph ??/", "%s%n%d", "back\\slash\\", "ünï→😀", "// \\", "#if 0",
     "{{ m }}", "../../etc", "a" * 500, "\x1b[31m",
 )  # fmt: skip
-MODELS: Mapping[str, Callable[[], onnx.ModelProto]] = {
-    "mlp": generated.mlp,
-    "two": generated.two_by_two,
-    "tagger": generated.tagger,
-    "fixed": generated.fixed_length,
-}
-
-
-def built_models(folder: Path) -> dict[str, Built]:
-    found = {name: compile_into(folder, make(), name) for name, make in MODELS.items()}
-    return found | {"text": compile_into(folder, generated.text_folder(folder / "in"), "text")}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Built]:
     """Small models of every kind of interface, by name."""
     return built_models(tmp_path_factory.mktemp("models"))
-
-
-def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:
-    """What a command prints; it has to succeed."""
-    result = subprocess.run(
-        [str(x) for x in command], cwd=cwd, env={**os.environ, **environment}, timeout=300, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout
-    return result.stdout
-
-
-def need(*commands: str) -> None:
-    missing = [x for x in commands if not shutil.which(x)]
-    if missing:
-        skip_or_fail(f"{' and '.join(missing)} not found; `make tools` installs them")
 
 
 # ---------------------------------------------------------------- what it refuses
@@ -134,160 +104,6 @@ def test_models_take_turns_in_one_arena(models: Mapping[str, Built], host_cc: st
     sources = [tmp_path / "main.c", *every.values()]
     exe = toolchain.build_host(sources, tmp_path / "main", includes=includes, sanitize=True)
     assert toolchain.run_host(exe, [str(mlp.blob), str(tagger.blob)]).exit_code == 0
-
-
-# ---------------------------------------------------------------- how it builds
-
-
-@pytest.mark.parametrize("name", ["mlp", "text"])
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_make_builds_the_program_and_it_checks_itself(
-    compiler: str, name: str, models: Mapping[str, Built], tmp_path: Path
-) -> None:
-    need(compiler, "make")
-    folder = tmp_path / "a folder"
-    shutil.copytree(models[name].folder, folder)
-    flags = [f"CC={compiler}", "CFLAGS=-O1 -Werror"]
-    run(["make", "check", *flags], folder)
-    assert (folder / "build" / "outputs.bin").read_bytes() == (folder / "test" / "outputs.bin").read_bytes()
-    assert run(["make", "cli", *flags], folder) == "", "nothing has changed"
-    assert " -O2 " in run(["make", flags[0]], folder), "other flags compile everything again"
-    if name == "text":
-        (tmp_path / "elsewhere").mkdir()
-        printed = run([folder / "build" / "text_cli", "turn on the light", "stop"], tmp_path / "elsewhere")
-        assert [line.split("\t")[2] for line in printed.splitlines()] == ["6", "3"]
-
-
-@pytest.mark.parametrize("name", ["two", "text"])
-def test_make_builds_a_library_for_cortex_m(name: str, models: Mapping[str, Built], tmp_path: Path) -> None:
-    need("arm-none-eabi-gcc", "make")
-    folder = tmp_path / name
-    shutil.copytree(models[name].folder, folder)
-    run(["make", "CROSS=arm-none-eabi-", f"CFLAGS={CROSS_FLAGS}"], folder)
-    symbols = run(["arm-none-eabi-nm", f"build/arm-none-eabi/lib{name}.a"], folder)
-    defined = {symbol: kind for kind, symbol in re.findall(r" ([A-TV-Za-z]) (\w+)$", symbols, re.MULTILINE)}
-    assert {defined[f"{name}_{x}"] for x in ("init", "run")} == {"T"}
-    assert {defined[f"{name}_{x}"] for x in ("blob", "blob_size")} == {"R"}
-    assert not set(defined.values()) & set("BbDdC"), "variables that change"
-    wanted = set(re.findall(r" U (\w+)$", symbols, re.MULTILINE)) - set(defined)
-    assert {x for x in wanted if not x.startswith("__aeabi_")} <= {"memcpy", "memset", "memcmp", "memmove", "strlen"}
-    part = f"build/arm-none-eabi/{name}_blob.o"
-    run(["arm-none-eabi-objcopy", "-O", "binary", "-j", ".slm_blob", part, "x.bin"], folder)
-    assert (folder / "x.bin").read_bytes() == models[name].blob.read_bytes()
-
-
-CMAKE = """
-cmake_minimum_required(VERSION 3.14)
-project(app LANGUAGES C)
-add_subdirectory("{mlp}" mlp)
-include(FetchContent)
-FetchContent_Declare(text SOURCE_DIR "{text}")
-FetchContent_MakeAvailable(text)
-add_executable(app main.c)
-target_link_libraries(app PRIVATE mlp mlp_blob text text_blob)
-"""
-CMAKE_MAIN = r"""
-#include "mlp.h"
-#include "text.h"
-#include <stdio.h>
-static SLM_ALIGNED uint8_t arenas[2][TEXT_ARENA_SIZE > MLP_ARENA_SIZE ? TEXT_ARENA_SIZE : MLP_ARENA_SIZE];
-int main(void)
-{
-    mlp_model mlp;
-    text_model text;
-    text_result result = {0};
-    if (mlp_init(&mlp, mlp_blob, mlp_blob_size, arenas[0], sizeof arenas[0]) != SLM_OK ||
-        text_init(&text, text_blob, text_blob_size, arenas[1], sizeof arenas[1]) != SLM_OK ||
-        text_classify(&text, "play music", &result) != SLM_OK) {
-        return 1;
-    }
-    puts(result.label);
-    return 0;
-}
-"""
-
-
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_cmake(compiler: str, models: Mapping[str, Built], tmp_path: Path) -> None:
-    need(compiler)
-    if not shutil.which("cmake"):
-        pytest.skip("cmake not found")
-    run(["cmake", "-S", models["text"].folder, "-B", "alone"], tmp_path, CC=compiler)
-    run(["cmake", "--build", "alone"], tmp_path)
-    run(["ctest"], tmp_path / "alone")
-    answer = run(["alone/text_cli", "play music"], tmp_path)
-
-    text = CMAKE.format(mlp=models["mlp"].folder, text=models["text"].folder)
-    (tmp_path / "CMakeLists.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "main.c").write_text(CMAKE_MAIN, encoding="utf-8")
-    run(["cmake", "-S", ".", "-B", "both", "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror"], tmp_path, CC=compiler)
-    run(["cmake", "--build", "both"], tmp_path)
-    assert run(["both/app"], tmp_path).strip() == answer.split("\t")[0]
-
-
-CPLUSPLUS = r"""
-#include "text.h"
-#include "slm_blob.h"
-#include <cstdio>
-static SLM_ALIGNED uint8_t arena[TEXT_ARENA_SIZE];
-struct holder {
-    SLM_ALIGNED uint8_t blob[65536];
-};
-static holder h;
-int main(int, char **argv)
-{
-    std::FILE *file = std::fopen(argv[1], "rb");
-    const std::size_t size = std::fread(h.blob, 1, sizeof h.blob, file);
-    std::fclose(file);
-    text_model model{};
-    text_result result{};
-    const slm_status status = text_init(&model, h.blob, size, arena, sizeof arena);
-    std::puts(slm_status_text(status));
-    if (status != SLM_OK || text_classify(&model, "stop", &result) != SLM_OK || slm_crc32(0, "abc", 3) != 0x352441C2u) {
-        return 1;
-    }
-    return reinterpret_cast<std::uintptr_t>(arena) % SLM_ALIGNMENT == 0 && alignof(holder) == SLM_ALIGNMENT ? 0 : 2;
-}
-"""
-
-
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@pytest.mark.parametrize("standard", ["c++11", "c++20"])
-def test_the_header_is_cplusplus_too(compiler: str, standard: str, models: Mapping[str, Built], tmp_path: Path) -> None:
-    cplusplus = {"gcc": "g++", "clang": "clang++"}[compiler]
-    need(compiler, cplusplus)
-    (tmp_path / "main.cpp").write_text(CPLUSPLUS.replace("<cstdio>", "<cstdio>\n#include <cstdint>"), encoding="utf-8")
-    text = models["text"]
-    includes = [f"-I{path}" for path in text.includes()]
-    run([compiler, "-std=c11", "-c", *includes, *text.sources()], tmp_path)
-    flags = [f"-std={standard}", "-Wall", "-Wextra", "-pedantic", "-Werror"]
-    run([cplusplus, *flags, *includes, "main.cpp", *tmp_path.glob("*.o"), "-o", "main"], tmp_path)
-    assert run(["./main", text.blob], tmp_path) == "ok\n"
-
-
-@pytest.mark.parametrize("name", [*MODELS, "text"])
-def test_the_example_in_the_readme_compiles(
-    name: str, models: Mapping[str, Built], host_cc: str, tmp_path: Path
-) -> None:
-    (code,) = re.findall(r"^```c\n(.*?)^```", (models[name].folder / "README.md").read_text("utf-8"), re.M | re.S)
-    (tmp_path / "example.c").write_text(code, encoding="utf-8")
-    includes = [f"-I{path}" for path in models[name].includes()]
-    run([host_cc, *toolchain.WARNINGS, *includes, "-c", "example.c"], tmp_path)
-
-
-def test_builds_are_equal_byte_for_byte_wherever_they_lie(tmp_path: Path) -> None:
-    folders = [tmp_path / "one", tmp_path / "the other"]
-    found: list[dict[str, bytes]] = []
-    for folder in folders:
-        folder.mkdir()
-        built = built_models(folder).values()
-        files = [path for model in built for path in model.folder.rglob("*") if path.is_file()]
-        found.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
-    assert found[0].keys() == found[1].keys()
-    for path, content in found[0].items():
-        assert content == found[1][path], path
-        for place in (*folders, Path.home(), Path(__file__).parents[1]):
-            assert str(place).encode() not in content, f"{path} holds {place}"
 
 
 # ---------------------------------------------------------------- names from the file
