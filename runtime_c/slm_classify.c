@@ -30,9 +30,11 @@ int32_t slm_top_s16(const int16_t *logits, uint32_t count, int64_t multiplier, u
     for (uint32_t i = 1; i < count; i++) {
         top = logits[i] > logits[top] ? i : top;
     }
-    uint32_t sum = 0;
+    uint32_t sum = 32768u; /* of the top itself */
     for (uint32_t i = 0; i < count; i++) {
-        sum += (uint32_t)exp_negative(distance(logits[top], logits[i], multiplier));
+        if (i != top) {
+            sum += (uint32_t)exp_negative(distance(logits[top], logits[i], multiplier));
+        }
     }
     *index = top;
     return probability(sum);

@@ -51,7 +51,8 @@ class Options:
 class Compiled:
     """Everything that the stages made, for the report and for whoever wants to look.
 
-    `calibration` is None if random samples had to do; `methods` holds the SQNR in dB of the outputs by each method tried.
+    `calibration` is None if random samples had to do; `methods` holds the SQNR in dB of the outputs by each method
+    tried.
     """
 
     name: str
@@ -85,14 +86,31 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
         budget.check(board, fused, sketch(fused, texts, name, target_of(board)))
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
-    fixed = {name for name, port in zip((*fused.graph.inputs, *fused.graph.outputs), (*_ports(imported, fused), *imported.outputs),
-                                        strict=True) if port is not None and port.code is not None}
+    fixed = {
+        name
+        for name, port in zip(
+            (*fused.graph.inputs, *fused.graph.outputs), (*_ports(imported, fused), *imported.outputs), strict=True
+        )
+        if port is not None and port.code is not None
+    }
     method, scores, quantized = _quantize(fused, observed, chosen, options, fixed, progress)
     progress("emit", 0, 1)
     lowered = lower(quantized.graph, fused, texts, name, target_of(board))
     budget.check(board, fused, lowered)
-    return Compiled(name, board, imported, fused, tuple(chosen), files.calibration, method, scores, quantized,
-                    lowered, files.tokenizer, labels)
+    return Compiled(
+        name,
+        board,
+        imported,
+        fused,
+        tuple(chosen),
+        files.calibration,
+        method,
+        scores,
+        quantized,
+        lowered,
+        files.tokenizer,
+        labels,
+    )
 
 
 def _ports(imported: importer.Imported, fused: Fused) -> list[importer.Port | None]:
@@ -101,11 +119,18 @@ def _ports(imported: importer.Imported, fused: Fused) -> list[importer.Port | No
     return [ports.get(name) for name in fused.graph.inputs]
 
 
-def _quantize(fused: Fused, observed: Mapping[str, Observed], chosen: Sequence[Sample], options: Options, fixed: Collection[str],
-              progress: Progress) -> tuple[str, dict[str, float], Quantized]:
+def _quantize(
+    fused: Fused,
+    observed: Mapping[str, Observed],
+    chosen: Sequence[Sample],
+    options: Options,
+    fixed: Collection[str],
+    progress: Progress,
+) -> tuple[str, dict[str, float], Quantized]:
     """The integer graph by the given method, or by the one that comes closest to the float outputs.
 
-    A file that states ranges was quantized, perhaps trained, to clip at them: they are part of what it computes, and taken.
+    A file that states ranges was quantized, perhaps trained, to clip at them: they are part of what it computes,
+    and taken.
     """
     stated = any(fused.graph.tensors[node.outputs[0]].quant for node in fused.graph.nodes)
     candidates: Sequence[str] = (options.method,) if options.method != "auto" else METHODS
@@ -141,16 +166,25 @@ def model_files(model: Path, options: Options) -> Files:
             return given
         return next((folder / n for n in names if (folder / n).is_file()), None)
 
-    return Files(beside(options.tokenizer, "tokenizer.json"), beside(options.labels, "labels.json", "config.json"),
-                  beside(options.calibration, "calib.npz", "calib.csv", "calib.txt"))
+    return Files(
+        beside(options.tokenizer, "tokenizer.json"),
+        beside(options.labels, "labels.json", "config.json"),
+        beside(options.calibration, "calib.npz", "calib.csv", "calib.txt"),
+    )
 
 
 def _model_name(model: Path, given: str | None) -> str:
     """The C prefix: what the user gives, else the file's or folder's name in lower case letters, digits and _."""
     if given is not None:
         if not is_identifier(given):
-            raise CompileError(Problem(given, "", "is not usable as a C prefix",
-                                       "use lower case letters, digits and _, starting with a letter: --name my_model"))
+            raise CompileError(
+                Problem(
+                    given,
+                    "",
+                    "is not usable as a C prefix",
+                    "use lower case letters, digits and _, starting with a letter: --name my_model",
+                )
+            )
         return given
     stem = model.resolve().name if model.is_dir() else model.stem
     if stem == "model":
@@ -176,7 +210,9 @@ def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
         try:
             content = [content[str(i)] for i in range(len(content))]
         except KeyError as error:
-            raise CompileError(Problem(str(path), "", f"has no label for class {error}", 'number them "0", "1", ...')) from error
+            raise CompileError(
+                Problem(str(path), "", f"has no label for class {error}", 'number them "0", "1", ...')
+            ) from error
     if not isinstance(content, list) or not all(isinstance(x, str) and _fits_c_string(x) for x in content):
         raise CompileError(Problem(str(path), "", "does not hold label names", 'write a list ["first", "second"]'))
     outputs = fused.graph.outputs
@@ -197,8 +233,14 @@ def _calibration(path: Path | None, fused: Fused, tokenizer: Tokenizer | None) -
     if path.suffix.lower() == ".npz":
         return samples.read_arrays(path, fused.graph, fused.interface)
     if tokenizer is None or fused.interface is None:
-        raise CompileError(Problem(str(path), "", "holds text, and there is no tokenizer to read it with",
-                                   "give --tokenizer tokenizer.json, or an .npz file with the inputs as arrays"))
+        raise CompileError(
+            Problem(
+                str(path),
+                "",
+                "holds text, and there is no tokenizer to read it with",
+                "give --tokenizer tokenizer.json, or an .npz file with the inputs as arrays",
+            )
+        )
     return samples.from_texts(samples.read_texts(path)[0], tokenizer, fused.interface)
 
 
@@ -209,13 +251,19 @@ def macs(compiled: Compiled) -> int:
 
 
 def require_replaceable(out: Path) -> None:
-    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor the output of an earlier build."""
+    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor the output of an earlier
+    build.
+    """
     above = next(folder for folder in out.resolve().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         fact = "cannot be written" if above.is_dir() else "is not a folder"
-        raise CompileError(Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o"))
+        raise CompileError(
+            Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
+        )
     if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
-        raise CompileError(Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o"))
+        raise CompileError(
+            Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")
+        )
 
 
 def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
@@ -236,7 +284,9 @@ def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
             os.replace(out, old / "out")
         os.replace(new, out)
     except OSError as error:
-        raise CompileError(Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")) from error
+        raise CompileError(
+            Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")
+        ) from error
     finally:
         if old is not None and (old / "out").exists() and not out.exists():  # interrupted between the two renames
             os.replace(old / "out", out)

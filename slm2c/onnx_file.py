@@ -108,7 +108,7 @@ def _is_text(message: Message) -> bool:
         for field, value in pending.pop().ListFields():
             values = [value] if isinstance(value, (str, bytes, Message)) else value
             if field.type == field.TYPE_MESSAGE:
-                pending += values
+                pending += [v for v in values if isinstance(v, Message)]
             elif field.type == field.TYPE_STRING and not all(isinstance(v, str) for v in values):
                 return False
     return True
