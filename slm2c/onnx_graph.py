@@ -212,9 +212,12 @@ class Translator:
         found, dims = scope.names.get(declared.name, _ABSENT).name, declared_shape(declared)
         if not found or found in self.raw_values or not contradicts(dims, self.builder.shape(found)):
             return None
-        return Problem(declared.name, "",
-                       f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
-                       "export the model again, or run onnx.shape_inference on it to see where they part")
+        return Problem(
+            declared.name,
+            "",
+            f"declared as {list(dims or ())}, but computed as {list(self.builder.shape(found))}",
+            "export the model again, or run onnx.shape_inference on it to see where they part",
+        )
 
     def check_type(self, declared: onnx.ValueInfoProto, value: Value) -> None:
         """Report an output whose declared element type is another than the computed one."""

@@ -1,7 +1,5 @@
-"""Every translation against onnxruntime on odd sizes, and against the official node tests of ONNX."""
+"""Every translation against onnxruntime on odd sizes."""
 
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +8,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from slm2c import core
 from slm2c.errors import CompileError
-from slm2c.importer import Imported, load, require_supported
-from slm2c.ir import DTYPES, Array
+from slm2c.importer import load, require_supported
+from slm2c.ir import Array
 from slm2c.onnx_ops import TRANSLATIONS
+from tests.onnx_models import check, run
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -44,8 +42,9 @@ class Case(NamedTuple):
         return "-".join([self.op, str(self.opset), shapes, *(f"{k}={v}" for k, v in self.attrs.items())])
 
 
-def case(op: str, *operands: Any, opset: int = 17, domain: str = "", outputs: int = 1, tolerance: float = 1e-5,
-         **attrs: Any) -> Case:
+def case(
+    op: str, *operands: Any, opset: int = 17, domain: str = "", outputs: int = 1, tolerance: float = 1e-5, **attrs: Any
+) -> Case:
     return Case(op, operands, attrs, opset, domain, outputs, tolerance)
 
 
@@ -72,48 +71,22 @@ def proto_of(one: Case) -> tuple[onnx.ModelProto, dict[str, Array]]:
     """The model of a case, and its feeds."""
     names = [f"i{i}" if x is not None else "" for i, x in enumerate(one.operands)]
     feeds = {n: np.asarray(x) for n, x in zip(names, one.operands, strict=True) if n and not isinstance(x, Const)}
-    weights = [numpy_helper.from_array(x.value, n) for n, x in zip(names, one.operands, strict=True)
-               if isinstance(x, Const)]
+    weights = [
+        numpy_helper.from_array(x.value, n) for n, x in zip(names, one.operands, strict=True) if isinstance(x, Const)
+    ]
     outputs = [f"o{i}" for i in range(one.outputs)]
     attrs = {name.removesuffix("_attr"): value for name, value in one.attrs.items()}
     node = helper.make_node(one.op, names, outputs, "node", domain=one.domain, **attrs)
-    inputs = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-              for n, x in feeds.items()]
+    inputs = [
+        helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in feeds.items()
+    ]
     results = [helper.make_empty_tensor_value_info(o) for o in outputs]
     graph = helper.make_graph([node], "g", inputs, results, weights)
     opsets = [helper.make_opsetid("", one.opset), helper.make_opsetid(MS, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8 if one.opset < 21 else 10), feeds
 
 
-def run(imported: Imported, feeds: Mapping[str, Array]) -> Iterator[Array]:
-    """The outputs of an imported model, in the file's integers where it has them."""
-    taken = {}
-    for port in imported.inputs:
-        x = feeds[port.name]
-        if port.code is not None:
-            x = (x.astype(np.float32) - port.code.quant.zero_point) * np.float32(port.code.quant.scale)
-        taken[port.name] = np.asarray(x).astype(DTYPES[imported.graph.tensors[port.name].dtype])
-    values = core.run(imported.graph, taken)
-    for name, port in zip(imported.graph.outputs, imported.outputs, strict=True):
-        y = values[name]
-        if port.code is not None:
-            info = np.iinfo(DTYPES[port.code.dtype])  # type: ignore[type-var]
-            y = np.rint(y / np.float32(port.code.quant.scale)) + port.code.quant.zero_point
-            y = np.clip(y, info.min, info.max)
-        yield y
-
-
-def check(got: Array, want: Array, tolerance: float, coded: bool = False) -> None:
-    assert got.shape == want.shape
-    if coded:  # one step, where rounding was at a tie
-        assert np.abs(got - want.astype(np.float64)).max(initial=0) <= 1
-    elif want.dtype.kind == "f":
-        scale = float(np.nanmax(np.abs(np.where(np.isfinite(want), want, 0)), initial=1.0))
-        np.testing.assert_allclose(got, want.astype(np.float32), rtol=tolerance, atol=tolerance * scale)
-    else:
-        assert np.array_equal(got.astype(np.int64), want.astype(np.int64))
-
-
+# fmt: off
 _MOVEMENT = [
     case("Reshape", f(2, 3, 5), ints(0, -1)), case("Reshape", f(3, 1, 5), ints(5, 0, 3), opset=13),
     case("Flatten", f(2, 3, 5), axis=0), case("Flatten", f(2, 3, 5), axis=3), case("Flatten", f(2, 3, 5), axis=-1),
@@ -369,8 +342,19 @@ _QUANTIZED = [
          tolerance=0.02),
 ]
 
-_CASES = [*_MOVEMENT, *_ELEMENTWISE, *_MATRIX, *_REDUCTION, *_NORMALIZATION, *_WINDOWS, *_ATTENTION, *_MICROSOFT,
-          *_QUANTIZED]
+# fmt: on
+
+_CASES = [
+    *_MOVEMENT,
+    *_ELEMENTWISE,
+    *_MATRIX,
+    *_REDUCTION,
+    *_NORMALIZATION,
+    *_WINDOWS,
+    *_ATTENTION,
+    *_MICROSOFT,
+    *_QUANTIZED,
+]
 
 
 @pytest.mark.parametrize("one", _CASES, ids=str)
@@ -396,80 +380,19 @@ def test_every_translation_has_a_test() -> None:
     assert {op for _, op in untested} <= elsewhere | second_names
 
 
-@pytest.mark.parametrize("op,want", [("TopK", "move the selection"), ("LSTM", "recurrent"), ("Loop", "control flow"),
-                                     ("RandomNormal", "random"), ("SoftmaxCrossEntropyLoss", "training"), ("Det", "")])
+@pytest.mark.parametrize(
+    "op,want",
+    [
+        ("TopK", "move the selection"),
+        ("LSTM", "recurrent"),
+        ("Loop", "control flow"),
+        ("RandomNormal", "random"),
+        ("SoftmaxCrossEntropyLoss", "training"),
+        ("Det", ""),
+    ],
+)
 def test_what_is_not_supported_says_so(op: str, want: str, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(proto_of(case(op, f(3, 3)))[0].SerializeToString())
     with pytest.raises(CompileError, match=f"^{op} 'node': .*{want}"):
         require_supported(load(path))
-
-
-# ---- the official node tests ----
-
-_LIST = Path(__file__).resolve().parents[2] / "shared" / "models" / "data" / "onnx_nodetests.json"
-
-DIFFERENT = ("training_dropout", "dynamicquantizelinear")
-"""Random on purpose; integers of a scale computed at run time, which we never compute."""
-
-REFUSED = ("e4m3fn", "e5m2", "float4e2m1", "uint2", "int2", "uint4", "int4", "uint16", "uint32", "uint64", "FLOAT8",
-           "FLOAT4", "INT4", "INT2", "E8M0", "e8m0", "STRING", "string", "sequence", "_empty_set", "zero_size", "_zero",
-           "allowzero_reordered", "training_mode", "argmax_2d", "ext_cache", "scatternd_add", "scatternd_max",
-           "scatternd_min", "scatternd_multiply")
-"""Types without a counterpart in the IR, values without elements, and what is deliberately left out."""
-
-
-@pytest.fixture(scope="module")
-def official() -> dict[str, Any]:
-    with np.errstate(all="ignore"):
-        from onnx.backend.test.case import node
-        return {test.name: test for test in node.collect_testcases(None)}
-
-
-def baked(proto: onnx.ModelProto, values: list[Array], constant: range) -> tuple[onnx.ModelProto, dict[str, Array]]:
-    """The model with some of its inputs as initializers; the other inputs' values."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    feeds = {}
-    for i, (value, array) in enumerate(zip(proto.graph.input, values, strict=True)):
-        if i in constant:
-            made.graph.initializer.append(numpy_helper.from_array(array, value.name))
-        else:
-            feeds[value.name] = array
-    return made, feeds
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_official_node_tests(official: dict[str, Any], tmp_path: Path) -> None:
-    """Inputs that only a constant can be (shapes, axes) are made so; all others stay inputs."""
-    if not _LIST.is_file():
-        pytest.skip("../shared/models is absent")
-    listed = [t["name"] for t in json.loads(_LIST.read_text())["tests"]]
-    names = [name for name in listed if name in official and not any(d in name for d in DIFFERENT)]
-    path = tmp_path / "m.onnx"
-    passed = 0
-    for name in names:
-        test = official[name]
-        inputs, wanted = test.data_sets[0]
-        if any(isinstance(x, (list, type(None))) for x in (*inputs, *wanted)):
-            continue
-        values = [numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else np.asarray(x) for x in inputs]
-        message = ""
-        for constant in (range(0), range(1, 9), range(3, 9), range(2, 9), range(9)):
-            proto, feeds = baked(test.model, values, constant)
-            path.write_bytes(proto.SerializeToString())
-            try:
-                imported = require_supported(load(path))
-                break
-            except CompileError as error:
-                message = message or str(error)
-        else:
-            assert any(part in name for part in REFUSED), f"{name}: {message}"
-            continue
-        for got, want, port in zip(run(imported, feeds), wanted, imported.outputs, strict=True):
-            want = numpy_helper.to_array(want) if isinstance(want, onnx.TensorProto) else np.asarray(want)
-            half = want.dtype.name in ("float16", "bfloat16")
-            want = want.astype(np.float32) if half else want
-            check(got, want, 2e-2 if half else 1e-4, coded=port.code is not None)
-        passed += 1
-    assert passed > 0.8 * len(names)

@@ -323,7 +323,6 @@ def qlinear_binary(call: Call) -> Result:
     "QLinearLeakyRelu",
     "QLinearGlobalAveragePool",
     "QLinearAveragePool",
-    "QLinearReduceMean",
     "QLinearSoftmax",
     domain=_MS,
     codes="own",
