@@ -195,6 +195,40 @@ def test_a_relu6_that_lives_in_scale_and_zero_point_comes_back(tmp_path: Path) -
     assert [node.op for node in imported.graph.nodes] == ["matmul", "relu", "min"]
 
 
+@pytest.mark.parametrize(
+    "op,more,superfluous",
+    [
+        ("Sigmoid", (), True),
+        ("Erf", ("one",), True),
+        ("Mul", ("x",), True),
+        ("Pow", ("two",), True),
+        ("Exp", ("one",), True),
+        ("Tanh", (), False),
+        ("Tanh", ("half",), False),
+        ("Mul", ("half",), False),
+        ("Pow", ("three",), False),
+    ],
+)
+def test_no_relu_comes_back_where_values_cannot_be_negative(
+    op: str, more: tuple[str, ...], superfluous: bool, tmp_path: Path
+) -> None:
+    """An operator on x, with the second operand added where it takes only one: 1 + erf x, say."""
+    binary = op in ("Mul", "Pow")
+    nodes = [helper.make_node(op, ["x", *more] if binary else ["x"], ["a"])]
+    last = "a"
+    if more and not binary:
+        nodes.append(helper.make_node("Add", ["a", *more], ["b"]))
+        last = "b"
+    nodes += [
+        helper.make_node("QuantizeLinear", [last, "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    numbers = {"one": 1, "half": 0.5, "two": 2, "three": 3, "s": 0.01}
+    weights = {**{k: np.float32(v) for k, v in numbers.items()}, "z": np.int8(-128)}
+    imported = load(save(tmp_path, model(nodes, [value_info("x", (3, 5))], [value_info("y", None)], weights)))
+    assert superfluous != ("relu" in [node.op for node in imported.graph.nodes])
+
+
 @pytest.mark.parametrize("scale", [-0.5, np.nan])
 def test_impossible_scales_are_refused(scale: float, tmp_path: Path) -> None:
     assert "QuantizeLinear 'quant': the scale is" in failure(save(tmp_path, quantized(scale, np.int8(0), [])))

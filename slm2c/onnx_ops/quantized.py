@@ -20,6 +20,7 @@ from onnx import GraphProto
 
 from slm2c.ir import DTYPES, Array, Quant
 from slm2c.onnx_ops.base import IR_TYPES, TRANSLATIONS, Call, Code, Refused, Result, Value, onnx_op
+from slm2c.onnx_ops.bounds import lower_bound
 from slm2c.onnx_ops.convolution import convolve, pool
 from slm2c.onnx_ops.elementwise import cast as plain_cast
 from slm2c.onnx_ops.matrix import scaled
@@ -142,7 +143,7 @@ def coded(call: Call, y: str, scale_at: int, zero_at: int, dtype: str = "") -> V
         )
         return Value(y, code)
     low, high = _RANGES.get(code.dtype, (-math.inf, math.inf))
-    if zero == low and not _never_negative(call, y):
+    if zero == low and _may_be_negative(call, y):
         y = call.op("relu", y)
         if abs(scale * (high - zero) - 6.0) < 0.06:  # a dropped Relu6
             y = call.op("min", y, call.const(6.0, np.float32))
@@ -152,23 +153,12 @@ def coded(call: Call, y: str, scale_at: int, zero_at: int, dtype: str = "") -> V
     return Value(y, code)
 
 
-def _never_negative(call: Call, x: str) -> bool:
-    """Whether the operator that made `x` cannot give negative values (or is none: a graph input)."""
-    for _ in range(64):
-        producer = call.producer(x)
-        if producer is None:
-            return True
-        match producer.op:
-            case "relu" | "softmax" | "sigmoid" | "hard_sigmoid" | "abs" | "sqrt" | "exp" | "softplus":
-                return True
-            case "max":
-                values = [call.builder.value(i) for i in producer.inputs]
-                return any(v is not None and bool((v >= 0).all()) for v in values)
-            case "view" | "maxpool" | "avgpool" | "min" | "reduce_mean" | "reduce_max" | "reduce_sum":
-                x = producer.inputs[0]
-            case _:
-                return False
-    return False
+def _may_be_negative(call: Call, x: str) -> bool:
+    """Whether `x` can have values below zero, other than a graph input, which is taken as the file describes it."""
+    source = x
+    while (producer := call.producer(source)) is not None and producer.op == "view":
+        source = producer.inputs[0]
+    return producer is not None and lower_bound(call.builder, x) < 0
 
 
 # ---- QDQ ----
