@@ -163,14 +163,14 @@ class Translator:
         first = [node.outputs[0] for node in graph.nodes]
         return [*self.general, *(self.found[out] for out in first if out in self.found)]
 
-    def tensor(self, proto: TensorProto) -> Array:
-        """Values of a tensor in the file; NaN is reported."""
+    def tensor(self, proto: TensorProto, label: str = "") -> Array:
+        """Values of a tensor in the file; NaN is reported, under the name `label` where the tensor has none."""
         values = tensor_values(proto, self.folder)
         self.budget.take(values.size)
         if values.dtype.kind == "f" and (count := int(np.isnan(values).sum())):
             self.general.append(
                 Problem(
-                    proto.name,
+                    proto.name or label,
                     "",
                     f"holds {count:,} NaN among {values.size:,} values",
                     "training has failed or the file is damaged",
@@ -180,10 +180,10 @@ class Translator:
             self.parameters += values.size
         return values
 
-    def attribute_tensor(self, proto: TensorProto) -> Array:
+    def attribute_tensor(self, proto: TensorProto, node: NodeProto) -> Array:
         """The same for a tensor inside of a node, whose fault is the node's."""
         try:
-            return self.tensor(proto)
+            return self.tensor(proto, _label(node))
         except CompileError as error:
             raise Refused(error.problems[0].reason, error.problems[0].remedy) from error
 
@@ -220,8 +220,18 @@ class Translator:
         )
 
     def check_type(self, declared: onnx.ValueInfoProto, value: Value) -> None:
-        """Report an output whose declared element type is another than the computed one."""
+        """Report an output whose declared element type is another than the computed one, or cannot be computed."""
         stated = declared.type.tensor_type.elem_type
+        if value.code is not None and value.code.dynamic:
+            self.general.append(
+                Problem(
+                    declared.name,
+                    "",
+                    "output holds integers whose scale is computed at run time",
+                    "let the model end in floats",
+                )
+            )
+            return
         found = self.builder.tensors[value.name].dtype if value.code is None else value.code.dtype
         if stated and value.name not in self.raw_values and IR_TYPES.get(stated) != found:
             self.general.append(
@@ -296,7 +306,7 @@ class Translator:
                 declared_shape(scope.declared[out]) if out in scope.declared else None for out in node.output
             ),
             used=tuple(out in read for out in node.output),
-            tensor=self.attribute_tensor,
+            tensor=lambda proto: self.attribute_tensor(proto, node),
             budget=self.budget,
             warn=lambda reason, remedy: self.warnings.append(Problem(_label(node), op_name(node), reason, remedy)),
         )

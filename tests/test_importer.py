@@ -259,3 +259,13 @@ def test_integers_of_a_dynamic_scale_cannot(tmp_path: Path) -> None:
     ]
     proto = model(nodes, [value_info("x", (4, 4))], [value_info("y", None, TensorProto.INT32)])
     assert "Cast 'ints': needs integers whose scale is computed at run time" in failure(save(tmp_path, proto))
+
+
+def test_an_output_of_a_dynamic_scale_is_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z"], ["y"]),
+    ]
+    output = value_info("y", None, TensorProto.INT32)
+    proto = model(nodes, [value_info("x", (4, 4))], [output], {"w": np.ones((4, 3), np.int8)})
+    assert "'y': output holds integers whose scale" in failure(save(tmp_path, proto))

@@ -148,6 +148,14 @@ def test_weights_that_cannot_be_right_are_refused(value: float, words: str, tmp_
     assert words in failure(save(tmp_path, linear(weight=weight)))
 
 
+def test_nan_in_a_constant_is_named_by_its_node(tmp_path: Path) -> None:
+    nan = helper.make_tensor("", TensorProto.FLOAT, (2,), [1.0, np.nan])
+    nodes = [helper.make_node("Constant", [], ["c"], "here", value=nan), helper.make_node("Add", ["x", "c"], ["y"])]
+    assert "'here': holds 1 NaN" in failure(
+        save(tmp_path, model(nodes, [value_info("x", (2,))], [value_info("y", (2,))]))
+    )
+
+
 def test_an_outlier_is_a_warning(tmp_path: Path) -> None:
     weight = np.linspace(-1, 1, 24, dtype=np.float32).reshape(8, 3)
     weight[3, 1] = 1e6

@@ -19,6 +19,8 @@ def explain(domain: str, op_type: str) -> tuple[str, str]:
         return "belongs to classical machine learning", "scale inputs and map labels outside of the model"
     if domain == "com.microsoft" and op_type in ("GroupQueryAttention", "DecoderMaskedMultiHeadAttention"):
         return "is a decoder's attention over a KV cache, which is unsupported", "export the model without a KV cache"
+    if "nchwc" in domain or "nhwc" in domain:
+        return "has a memory layout of one processor", "save the optimized model with level basic or extended"
     if domain:
         return f"operators of domain '{domain}' are unknown", "export the model with standard ONNX operators"
     if op_type in _RECURRENT:
