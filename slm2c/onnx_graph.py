@@ -273,7 +273,7 @@ class Translator:
                     _label(node),
                     op_name(node),
                     refusal.reason,
-                    refusal.remedy or "the file contradicts itself: export it again",
+                    refusal.remedy or "change how this node is exported",
                 )
             scope.names.update((name, value) for name, value in zip(node.output, results, strict=False) if name)
 
