@@ -185,24 +185,25 @@ static uint32_t assembly_pairs(const layer *l, uint32_t tokens, void *output)
     }
     uint32_t width = s8 ? 1u : 2u;
     uint32_t rest = l->words % SLM_LINEAR_RUN;
-    const uint32_t *run = tokens == 1u ? l->x : l->weights;
+    const uint32_t *first = tokens == 1u ? l->x : l->weights;
     uint32_t by_two = tokens % 2u == 0u ? tokens : tokens < MAX_TOKENS ? 0u : tokens - MAX_TOKENS;
-    slm_linear_job job;
-    job.zero = p->zero_point;
-    job.zero_256 = slm_shift_left(p->zero_point, 8) + 128;
-    job.row = width * l->out_features;
-    job.weights = l->weights;
-    job.has_short = rest;
-    job.x = l->x;
-    job.x_end = l->x + l->words * by_two;
-    job.channels = l->channels;
-    job.channels_end = l->channels + 4u * pairs;
-    job.first_output = output;
-    job.output = output;
-    job.pair_bytes = l->words * 4u;
-    job.three = tokens - by_two;
-    job.short_end = run + rest;
-    job.end = run + l->words;
+    slm_linear_job job = {
+        .zero = p->zero_point,
+        .zero_256 = slm_shift_left(p->zero_point, 8) + 128,
+        .output = output,
+        .row = width * l->out_features,
+        .weights = l->weights,
+        .has_short = rest,
+        .x = l->x,
+        .x_end = l->x + l->words * by_two,
+        .channels = l->channels,
+        .channels_end = l->channels + 4u * pairs,
+        .first_output = output,
+        .pair_bytes = l->words * 4u,
+        .three = tokens - by_two,
+        .short_end = first + rest,
+        .end = first + l->words,
+    };
     if (tokens == 1u) {
         (s8 ? slm_linear_one_s8 : slm_linear_one_s16)(&job);
     } else {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jinja2
 
-from slm2c import elf, output, toolchain
+from slm2c import cycles, elf, output, toolchain
 from slm2c.board import Board, load_board
 from slm2c.compile import Options, compile_model
 from slm2c.ir import Graph, Tensor
@@ -29,6 +29,10 @@ from slm2c.toolchain import Firmware
 BOARDS = ("mps2-an500", "mps2-an386", "mps2-an505")
 TOKENS = (1, 8, 9, 16, 32)
 REPEATS = 10
+
+
+Call = tuple[int, int]
+"""Token count, and the number that the C gives to what a kernel call stores; 0 for the whole run."""
 
 
 @dataclass(frozen=True)
@@ -77,42 +81,48 @@ def _at(tensor: Tensor, tokens: int) -> Tensor:
 def measure(built: Output, board: Board, tokens: Sequence[int], work: Path) -> tuple[list[Total], list[Op]]:
     """Instructions of the model in `built` on an emulated `board`: of whole runs, and of each kernel call.
 
-    Raises CompileError without cross compiler or QEMU.
+    Cycles too where llvm-mca has a model of the core. Raises CompileError without cross compiler or QEMU.
     """
-    whole = _build(built, board, tokens, work / f"{board.name}.elf", ())
-    traced = _build(built, board, tokens, work / f"{board.name}-calls.elf", ("SLM_TRACE",))
+    whole = _build(built, board, tokens, REPEATS, work / f"{board.name}.elf", ())
+    traced = _build(built, board, tokens, REPEATS, work / f"{board.name}-calls.elf", ("SLM_TRACE",))
     runs, calls = _run(whole, board), _run(traced, board)
+    estimated = _cycles(built, board, sorted(calls), work)
     own = [obj for source, obj in whole.objects.items() if source.is_relative_to(built.folder)]
     code, arena = elf.object_sizes(whole.map, own).code, _arena(built)
-    totals = [Total(board.name, built.name, n, runs[n, 0], None, code, arena) for n in tokens]
+    totals = [Total(board.name, built.name, n, runs[n, 0], estimated.get((n, 0)), code, arena) for n in tokens]
+    nodes = dict(enumerate(built.graph.nodes, len(built.graph.inputs)))
+    counted = {n: macs(built.graph, n) for n in tokens}
     ops = []
-    for n in tokens:
-        counted = macs(built.graph, n)
-        for number, node in enumerate(built.graph.nodes, len(built.graph.inputs)):
-            if (n, number) in calls:
-                shapes = [_shape(built.graph.tensors[x]) for x in (node.inputs[0], node.outputs[0])]
-                ops.append(
-                    Op(
-                        board.name,
-                        built.name,
-                        n,
-                        number,
-                        node.op,
-                        node.name,
-                        " -> ".join(shapes),
-                        counted[number],
-                        calls[n, number],
-                        None,
-                    )
-                )
+    for (n, number), instructions in sorted(calls.items()):
+        node = nodes[number]
+        shape = " -> ".join(_shape(built.graph.tensors[x]) for x in (node.inputs[0], node.outputs[0]))
+        cycles_estimated = estimated.get((n, number))
+        known = node.op, node.name, shape, counted[n][number], instructions, cycles_estimated
+        ops.append(Op(board.name, built.name, n, number, *known))
     return totals, ops
+
+
+def _cycles(built: Output, board: Board, calls: Sequence[Call], work: Path) -> dict[Call, int]:
+    """Estimated cycles of each kernel call, and of whole runs under the number 0; nothing where there is no model."""
+    if board.cpu != "cortex-m7" or cycles.llvm_mca() is None:
+        return {}
+    tokens = sorted({n for n, _ in calls})
+    firmware = _build(built, board, tokens, 1, work / f"{board.name}-once.elf", ("SLM_TRACE",))
+    entry = f"{built.name}_run"
+    parts = cycles.estimate(firmware.elf, board, (entry, "slm_trace"))
+    stored = [part.cycles for mark, part in parts if mark != entry]
+    assert len(stored) == len(calls), f"{len(stored)} calls, expected {len(calls)}"
+    found = dict(zip(calls, stored, strict=True))
+    return found | {(n, 0): sum(value for (m, _), value in found.items() if m == n) for n in tokens}
 
 
 def _shape(tensor: Tensor) -> str:
     return " x ".join("n" if axis == tensor.token_axis else str(size) for axis, size in enumerate(tensor.shape))
 
 
-def _build(built: Output, board: Board, tokens: Sequence[int], elf_path: Path, defines: Sequence[str]) -> Firmware:
+def _build(
+    built: Output, board: Board, tokens: Sequence[int], repeats: int, elf_path: Path, defines: Sequence[str]
+) -> Firmware:
     graph = built.graph
     assert built.interface is not None, f"{built.name} does not read tokens"
     limit = min(graph.consts[x].shape[0] for n in graph.nodes if n.op == "embedding" for x in n.inputs if ".table" in x)
@@ -121,7 +131,7 @@ def _build(built: Output, board: Board, tokens: Sequence[int], elf_path: Path, d
         "name": built.name,
         "upper": built.name.upper(),
         "tokens": tokens,
-        "repeats": REPEATS,
+        "repeats": repeats,
         "limit": limit,
         "tensors": len(graph.inputs) + len(graph.nodes),
         "inputs": [graph.tensors[x].size for x in graph.inputs],
@@ -136,7 +146,7 @@ def _build(built: Output, board: Board, tokens: Sequence[int], elf_path: Path, d
     return toolchain.build_firmware(sources, board, elf_path, includes=includes, defines=defines, blob=blob)
 
 
-def _run(firmware: Firmware, board: Board) -> dict[tuple[int, int], int]:
+def _run(firmware: Firmware, board: Board) -> dict[Call, int]:
     """(token count, tensor number) -> instructions of one run; the number is 0 for the whole run."""
     result = toolchain.run_qemu(firmware.elf, board, timeout=600)
     if result.exit_code != 0:
@@ -174,13 +184,17 @@ def render(totals: Sequence[Total], ops: Sequence[Op]) -> str:
         values = " | ".join(f"{rows[board, n].instructions / 1e6:.3f}" for n in tokens)
         lines.append(f"| {board} | {values} | {rows[board, tokens[0]].code:,} | {rows[board, tokens[0]].arena:,} |")
     for board in boards:
+        if rows[board, tokens[0]].cycles_estimated is not None:
+            values = " | ".join(f"{(rows[board, n].cycles_estimated or 0) / 1e6:.3f}" for n in tokens)
+            lines.append(f"| {board}, million cycles, estimated | {values} | | |")
+    for board in boards:
         lines += ["", f"## {board}: instructions by operator and output", ""]
         lines += [
             "| operator | input -> output | calls | "
             + " | ".join(f"n = {n}" for n in tokens)
-            + " | MAC per instruction |"
+            + " | MAC per instruction | MAC per cycle |"
         ]
-        lines += ["|---|---|---:|" + "---:|" * len(tokens) + "---|"]
+        lines += ["|---|---|---:|" + "---:|" * len(tokens) + "---|---|"]
         groups: dict[tuple[str, str], list[Op]] = {}
         for op in ops:
             if op.board == board:
@@ -188,10 +202,14 @@ def render(totals: Sequence[Total], ops: Sequence[Op]) -> str:
         for (name, shape), members in groups.items():
             by = [[op for op in members if op.tokens == n] for n in tokens]
             counts = " | ".join(f"{sum(op.instructions for op in row):,}" for row in by)
-            ratio = ""
+            ratio = slow = ""
             if members[0].macs:
                 ratio = " / ".join(f"{sum(o.macs for o in row) / sum(o.instructions for o in row):.2f}" for row in by)
-            lines.append(f"| {name} | {shape} | {len(by[0])} | {counts} | {ratio} |")
+                if members[0].cycles_estimated:
+                    slow = " / ".join(
+                        f"{sum(o.macs for o in r) / sum(o.cycles_estimated or 0 for o in r):.2f}" for r in by
+                    )
+            lines.append(f"| {name} | {shape} | {len(by[0])} | {counts} | {ratio} | {slow} |")
     return "\n".join(lines) + "\n"
 
 
