@@ -204,10 +204,15 @@ static uint32_t assembly_pairs(const layer *l, uint32_t tokens, void *output)
         .short_end = first + rest,
         .end = first + l->words,
     };
-    if (tokens == 1u) {
-        (s8 ? slm_linear_one_s8 : slm_linear_one_s16)(&job);
+    /* Direct calls: through a pointer, no bound of the stack could be computed. */
+    if (tokens == 1u && s8) {
+        slm_linear_one_s8(&job);
+    } else if (tokens == 1u) {
+        slm_linear_one_s16(&job);
+    } else if (s8) {
+        slm_linear_many_s8(&job);
     } else {
-        (s8 ? slm_linear_many_s8 : slm_linear_many_s16)(&job);
+        slm_linear_many_s16(&job);
     }
     return pairs;
 }
