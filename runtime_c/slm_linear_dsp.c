@@ -35,14 +35,15 @@ _Static_assert(offsetof(slm_linear_job, three) == 24 + 56, "THREE");
 #define MAC(sum, w, x) "smlad " sum ", " w ", " x ", " sum "\n"
 #define UNPACK(w) "sxtb16 " w ", " w "\n"
 
-/* Runs `words4`, which takes 4 words of weights, up to short_end and then four times in a row up to end: r0, r1 and r2 of
+/* Runs `words4`, which takes 4 words of weights, up to short_end and then eight times in a row up to end: r0, r1 and r2 of
  * the caller are on the stack as job, short_end and end. `p` is the pointer to the weights, `t` a free register that is
  * null if there is no short_end, and `skip` branches then. */
-#define OVER_WORDS(words4, p, t, skip)                                                          \
-    skip " 3f\n"                                                                                \
-         "2:\n" words4 "ldr " t ", [sp, #4]\n cmp " p ", " t "\n bne 2b\n"                      \
-         "ldr " t ", [sp, #8]\n cmp " p ", " t "\n beq 4f\n"                                    \
-         "3:\n" words4 words4 words4 words4 "ldr " t ", [sp, #8]\n cmp " p ", " t "\n bne 3b\n" \
+#define OVER_WORDS(words4, p, t, skip)                                                                        \
+    skip " 3f\n"                                                                                              \
+         "2:\n" words4 "ldr " t ", [sp, #4]\n cmp " p ", " t "\n bne 2b\n"                                    \
+         "ldr " t ", [sp, #8]\n cmp " p ", " t "\n beq 4f\n"                                                  \
+         "3:\n" words4 words4 words4 words4 words4 words4 words4 words4 "ldr " t ", [sp, #8]\n cmp " p ", " t \
+         "\n bne 3b\n"                                                                                        \
          "4:\n"
 
 /* 4 words, 2 tokens: 23 instructions for 32 multiplications. */
@@ -56,10 +57,10 @@ _Static_assert(offsetof(slm_linear_job, three) == 24 + 56, "THREE");
 
 /* 2 words, 3 tokens: 17 instructions for 24 multiplications. */
 #define THREE_TOKENS                                                                                                  \
-    "ldm r6!, {r8, r9}\n ldm r7!, {r10, r11, r12, lr}\n" MAC("r1", "r8", "r10") MAC("r3", "r8", "r11")                \
-        MAC("r5", "r8", "r12") UNPACK("r8") MAC("r1", "r9", "lr") MAC("r0", "r8", "r10") MAC("r2", "r8", "r11")       \
-            MAC("r4", "r8", "r12") "ldm r7!, {r10, r11}\n" MAC("r3", "r9", "r10") MAC("r5", "r9", "r11") UNPACK("r9") \
-                MAC("r0", "r9", "lr") MAC("r2", "r9", "r10") MAC("r4", "r9", "r11")
+    "ldm r7!, {r10, r11, r12, lr}\n ldm r6!, {r8, r9}\n" MAC("r5", "r8", "r12") MAC("r3", "r8", "r11")                \
+        MAC("r1", "r8", "r10") UNPACK("r8") MAC("r1", "r9", "lr") MAC("r0", "r8", "r10")                              \
+            MAC("r2", "r8", "r11") "ldm r7!, {r10, r11}\n" MAC("r5", "r9", "r11") MAC("r3", "r9", "r10") UNPACK("r9") \
+                MAC("r4", "r8", "r12") MAC("r0", "r9", "lr") MAC("r2", "r9", "r10") MAC("r4", "r9", "r11")
 
 /* 4 words, 1 token: 14 instructions for 16 multiplications. */
 #define ONE_TOKEN                                                                                                  \
@@ -139,7 +140,8 @@ _Static_assert(offsetof(slm_linear_job, three) == 24 + 56, "THREE");
                        "cbz r4, 3f\n"                                                                              \
                        "2:\n" ONE_TOKEN "ldr r4, [sp, #4]\n cmp r3, r4\n bne 2b\n"                                 \
                        "cmp r3, r12\n beq 4f\n"                                                                    \
-                       "3:\n" ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN "cmp r3, r12\n bne 3b\n"                     \
+                       "3:\n" ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN ONE_TOKEN      \
+                       "cmp r3, r12\n bne 3b\n"                                                                    \
                        "4:\n"                                                                                      \
                        "ldr r5, [lr, " CHANNELS "]\n ldrd r6, r7, [r5, #8]\n ldrd r8, r9, [lr, #8]\n"              \
                        "adds r5, r5, #16\n str r5, [lr, " CHANNELS "]\n" DIFFERENCE("r0", "r1")                    \

@@ -31,7 +31,7 @@ typedef struct {
 } slm_linear_job;
 
 /** Words that the loops take at once, after the short_end that the rest comes first up to. */
-#define SLM_LINEAR_RUN 16u
+#define SLM_LINEAR_RUN 32u
 
 /**
  * \brief All pairs of channels of at least two tokens: two by two from x to x_end, then perhaps three.
