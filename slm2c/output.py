@@ -25,7 +25,7 @@ from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface
 from slm2c.quantize import run_int
 from slm2c.resources import data_dir
-from slm2c.serialize import load_graph, save_graph
+from slm2c.serialize import load_graph, read_arrays, save_graph
 
 _KEPT_SAMPLES = 64
 _CHECK_SAMPLES = 8  # for `make check` in the folder, which needs no Python
@@ -105,7 +105,7 @@ def read(folder: Path) -> Output:
             tokenizer if tokenizer.is_file() else None,
             None if facts["labels"] is None else tuple(facts["labels"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CompileError(
             Problem(
                 str(folder),
@@ -131,8 +131,7 @@ def _save_samples(samples: Sequence[Sample], path: Path) -> None:
 
 def _load_samples(path: Path) -> tuple[Sample, ...]:
     found: dict[int, dict[str, Any]] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            number, name = key.split("/", 1)
-            found.setdefault(int(number), {})[name] = arrays[key]
+    for key, value in read_arrays(path).items():
+        number, name = key.split("/", 1)
+        found.setdefault(int(number), {})[name] = value
     return tuple(found[i] for i in sorted(found))

@@ -83,7 +83,7 @@ def read(folder: Path) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if report["slm2c"] != __version__:
             raise ValueError(f"its report is of slm2c {report['slm2c']}, this is {__version__}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CompileError(
             Problem(
                 str(folder),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from slm2c import serialize
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
 from slm2c.fixedpoint import dequantize
@@ -29,10 +30,10 @@ def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
     """
     try:
         if path.suffix.lower() != ".csv":
-            texts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             labels = None
         else:
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 rows = list(csv.DictReader(file))
             if not rows or "text" not in rows[0]:
                 raise CompileError(
@@ -59,13 +60,13 @@ def from_texts(texts: Sequence[str], tokenizer: Tokenizer, interface: Interface)
 def read_arrays(path: Path, graph: Graph, interface: Interface | None) -> list[Sample]:
     """Samples of an .npz whose keys are ONNX input names, or in/<name>; the first axis counts samples.
 
-    Raises CompileError naming the inputs that are missing or whose shape is not that of the model.
+    Raises CompileError naming the inputs that are missing, or whose shape or numbers the model does not take.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key.removeprefix("in/"): file[key] for key in file.files if not key.startswith("out/")}
+        found = serialize.read_arrays(path)
     except (OSError, ValueError) as error:
         raise CompileError(Problem(str(path), "", f"is not an .npz file of arrays: {error}")) from error
+    arrays = {key.removeprefix("in/"): value for key, value in found.items() if not key.startswith("out/")}
     return from_arrays(arrays, graph, interface, str(path))
 
 
@@ -103,35 +104,49 @@ def from_arrays(arrays: Mapping[str, Array], graph: Graph, interface: Interface 
                 f"it holds {', '.join(sorted(arrays)) or 'nothing'}; keys are input names",
             )
         )
-    count = len(arrays[graph.inputs[0]])
-    problems = []
-    for name, shape in wanted.items():
-        array, lookup = arrays[name], interface is not None and name in interface.lookups
-        size = array.size // max(1, len(array))
-        if len(array) != count or (size > int(np.prod(shape)) if lookup else size != int(np.prod(shape))):
-            problems.append(
-                Problem(
-                    source,
-                    "",
-                    f"input {name} has shape {list(array.shape)}, expected [samples, {', '.join(map(str, shape))}]",
-                )
-            )
-        elif not np.isfinite(array.astype(np.float64)).all():
-            problems.append(Problem(source, "", f"input {name} holds NaN or infinity"))
-    if problems:
-        raise CompileError(problems)
+    first = arrays[graph.inputs[0]]
+    count = len(first) if first.ndim else 0
+    if count == 0:
+        raise CompileError(Problem(source, "", "holds no samples", "the first axis counts them"))
+    if interface is not None:  # all token inputs may be as short as the first, unless the model needs its full length
+        ids, length = interface.lookups[0], interface.max_tokens
+        if graph.tensors[ids].token_axis is not None:
+            length = min(max(1, arrays[ids].size // count), length)
+        wanted |= {name: (length,) for name in (*interface.lookups, *interface.masks) if name in arrays}
+    faults = {name: _fault(arrays[name], (count, *shape)) for name, shape in wanted.items()}
+    if any(faults.values()):
+        raise CompileError(Problem(source, "", f"input {name} {fault}") for name, fault in faults.items() if fault)
     samples: list[Sample] = []
     for i in range(count):
         n = token_count(arrays, interface, i, source)
         samples.append(
             {
-                name: arrays[name][i].ravel()[:n].astype(np.int32)
+                name: _ids(arrays[name][i].ravel()[:n], vocabulary(graph, name), f"{source}: sample {i} of {name}")
                 if interface and name in interface.lookups
-                else real(arrays[name][i].reshape(shape), graph.tensors[name].quant)
-                for name, shape in wanted.items()
+                else real(arrays[name][i].reshape(wanted[name]), graph.tensors[name].quant)
+                for name in graph.inputs
             }
         )
     return samples
+
+
+def _fault(array: Array, shape: Shape) -> str:
+    """What is wrong with an array of samples of an input, or ""; axes of size 1 may be more or fewer."""
+    if array.dtype.kind not in "biuf":
+        return f"is of type {array.dtype}, expected numbers"
+    if array.shape[:1] != shape[:1] or array.size != int(np.prod(shape)):
+        return f"has shape {list(array.shape)}, expected {list(shape)}"
+    if not np.isfinite(array).all():
+        return "holds NaN or infinity"
+    return "holds numbers beyond float32" if (np.abs(array) > np.finfo(np.float32).max).any() else ""
+
+
+def _ids(values: Array, vocabulary: int, where: str) -> Array:
+    wrong = values[(values != np.floor(values)) | (values < 0) | (values >= vocabulary)]
+    if wrong.size:
+        fact = f"holds {wrong[0]}; ids are whole numbers below {vocabulary}, the rows of the embedding"
+        raise CompileError(Problem(where, "", fact, "use the tokenizer that the model was trained with"))
+    return values.astype(np.int32)
 
 
 def real(value: Array, quant: Quant | None) -> Array:

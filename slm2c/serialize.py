@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -42,18 +44,18 @@ def save_graph(graph: Graph, path: Path) -> None:
 def load_graph(path: Path) -> Graph:
     """Read what `save_graph` wrote. Raises OSError or ValueError for files that it did not."""
     structure = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-        nodes = tuple(
-            Node(
-                n["op"],
-                n["name"],
-                tuple(n["inputs"]),
-                tuple(n["outputs"]),
-                {k: _decode(v, arrays) for k, v in n["attrs"].items()},
-            )
-            for n in structure["nodes"]
+    arrays = read_arrays(path.with_suffix(".npz"))
+    nodes = tuple(
+        Node(
+            n["op"],
+            n["name"],
+            tuple(n["inputs"]),
+            tuple(n["outputs"]),
+            {k: _decode(v, arrays) for k, v in n["attrs"].items()},
         )
-        consts = {name: _decode(value, arrays) for name, value in structure["consts"].items()}
+        for n in structure["nodes"]
+    )
+    consts = {name: _decode(value, arrays) for name, value in structure["consts"].items()}
     tensors = {
         t["name"]: Tensor(
             t["name"], tuple(t["shape"]), t["dtype"], t["token_axis"], Quant(**t["quant"]) if t["quant"] else None
@@ -63,6 +65,20 @@ def load_graph(path: Path) -> Graph:
     return verify(
         Graph(structure["name"], tuple(structure["inputs"]), tuple(structure["outputs"]), nodes, tensors, consts)
     )
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by key. Raises OSError if it cannot be read, ValueError if it is damaged or none."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path.name} is no archive of arrays, or cut short")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {key: np.asarray(arrays[key]) for key in arrays.files}
+        # RuntimeError: encrypted, or compressed in a way that zipfile does not know.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def _encode(value: object, arrays: dict[str, Array]) -> object:

@@ -12,7 +12,7 @@ from slm2c.core import Builder
 from slm2c.errors import CompileError
 from slm2c.ir import Graph
 from slm2c.passes import Fused, fuse
-from slm2c.serialize import load_graph, save_graph
+from slm2c.serialize import load_graph, read_arrays, save_graph
 
 RNG = np.random.default_rng(0)
 
@@ -122,3 +122,75 @@ def test_synthetic_samples_have_all_lengths() -> None:
     fused = token_model()
     lengths = [len(s["ids"]) for s in samples.synthetic(fused.graph, fused.interface, 64)]
     assert lengths[:2] == [1, N] and set(lengths) == set(range(1, N + 1))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": np.array(3)}, "holds no samples"),
+        ({"ids": np.ones((0, N), int)}, "holds no samples"),
+        ({"ids": np.full((1, N), "a")}, "is of type <U1, expected numbers"),
+        ({"ids": np.ones((1, N), complex)}, "is of type complex128"),
+        ({"ids": np.full((1, N), 11)}, r"sample 0 of ids': holds 11; ids are whole numbers below 11"),
+        ({"ids": np.full((1, N), -1)}, "holds -1; ids are"),
+        ({"ids": np.full((1, N), 0.5)}, r"holds 0\.5; ids are"),
+        ({"ids": np.full((1, N), 2**40)}, "holds 1099511627776; ids are"),
+        ({"ids": np.ones((2, N)), "mask": np.ones((1, N))}, "input mask has shape"),
+        ({"ids": np.ones((1, N)), "mask": np.ones((1, N - 1))}, "input mask has shape"),
+    ],
+)
+def test_arrays_that_are_no_ids_are_refused(arrays: dict[str, np.ndarray], message: str) -> None:
+    fused = token_model()
+    with pytest.raises(CompileError, match=message):
+        samples.from_arrays(arrays, fused.graph, fused.interface, "test")
+
+
+def test_numbers_beyond_float32_are_refused() -> None:
+    with pytest.raises(CompileError, match="beyond float32"):
+        samples.from_arrays({"x": np.full((2, 1, 4), 1e300)}, float_model(), None, "test")
+
+
+def test_what_lies_behind_the_last_token_may_be_anything() -> None:
+    fused = token_model()
+    given = {"ids": np.array([[1, 2, -100, -100, -100, -100]]), "mask": np.array([[1, 1, 0, 0, 0, 0]])}
+    assert samples.from_arrays(given, fused.graph, fused.interface, "test")[0]["ids"].tolist() == [1, 2]
+
+
+def test_shorter_token_inputs_are_taken() -> None:
+    fused = token_model()
+    given = {"ids": np.ones((2, 4), int), "mask": np.ones((2, 4), int)}
+    assert [len(s["ids"]) for s in samples.from_arrays(given, fused.graph, fused.interface, "test")] == [4, 4]
+
+
+def damaged_archives(whole: bytes) -> dict[str, bytes]:
+    """An .npz file in the ways that files break."""
+    middle = len(whole) // 2
+    return {
+        "empty": b"",
+        "text": b"no archive",
+        "cut": whole[:-30],
+        "bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+    }
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "bit"])
+def test_damaged_archives_are_refused(tmp_path: Path, kind: str) -> None:
+    np.savez(tmp_path / "whole.npz", x=RNG.normal(size=(2, 1, 400)))
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(damaged_archives((tmp_path / "whole.npz").read_bytes())[kind])
+    with pytest.raises(ValueError, match=r"damaged\.npz"):
+        read_arrays(path)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
+    with (tmp_path / "single.npz").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ValueError, match=r"single\.npz is no archive"):
+        read_arrays(tmp_path / "single.npz")
+
+
+def test_the_byte_order_mark_of_spreadsheets_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\r\none,x\r\n")
+    assert samples.read_texts(tmp_path / "a.csv") == (["one"], ["x"])
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n")
+    assert samples.read_texts(tmp_path / "a.txt") == (["one"], None)
