@@ -331,3 +331,30 @@ def test_constant_positions_by_cumsum() -> None:
         long = core.run(graph, feeds)[graph.outputs[0]][0, :n]
         short = interpret.run_fused(fused.graph, {"ids": value[:n].astype(np.int32)})[fused.graph.outputs[0]]
         assert np.abs(long - short).max() < 1e-4
+
+
+@pytest.mark.parametrize("others", [(1,), (2, 6), (1, 4)])
+def test_integers_that_are_no_second_sequence_of_ids_are_refused(others: tuple[int, ...]) -> None:
+    b = Builder()
+    ids, category = b.input("ids", (1, 6), "i64"), b.input("category", others, "i64")
+    pooled = []
+    for x, axes in ((ids, (1,)), (category, tuple(range(1, len(others))))):
+        row = b.op("gather", [b.const(random(9, 8)), x], {"axis": 0})
+        pooled.append(b.op("reduce_mean", [row], {"axes": axes, "keepdims": False}) if axes else row)
+    with pytest.raises(CompileError, match=r"'category': integers of shape .* as ids is"):
+        fuse(b.graph("g", [b.op("matmul", [b.op("add", pooled), b.const(random(8, 3))])]))
+
+
+def test_a_batch_of_ids_is_refused() -> None:
+    b = Builder()
+    ids = b.input("ids", (2, 6), "i64")
+    with pytest.raises(CompileError, match=r"'ids': integers of shape \[2, 6\]"):
+        fuse(b.graph("g", [b.op("gather", [b.const(random(9, 8)), ids], {"axis": 0})]))
+
+
+def test_a_single_id_goes_with_numbers() -> None:
+    b = Builder()
+    category, x = b.input("category", (1,), "i64"), b.input("x", (1, 8), "f32")
+    fused = fuse(b.graph("g", [b.op("add", [b.op("gather", [b.const(random(9, 8)), category], {"axis": 0}), x])]))
+    assert fused.fixed_by == ""
+    assert all(tensor.token_axis is None for tensor in fused.graph.tensors.values())

@@ -50,6 +50,7 @@ def fuse(graph: Graph) -> Fused:
     graph = finish(graph)
     graph = take_rows_early(drop_output_views(graph))
     graph = drop_unused_inputs(graph)
+    _refuse_integers(graph, interface)
     fixed_by = ""
     if interface is not None:
         graph = drop_masks(graph, interface)
@@ -79,6 +80,22 @@ def _refuse_trivial(graph: Graph) -> None:
     ]
     if problems:
         raise CompileError(problems)
+
+
+def _refuse_integers(graph: Graph, interface: Interface | None) -> None:
+    known = (*interface.lookups, *interface.masks) if interface is not None else ()
+    left = [x for x in graph.inputs if graph.tensors[x].dtype in ("i32", "i64") and x not in known]
+    if left:
+        raise CompileError(
+            Problem(
+                name,
+                "",
+                f"integers of shape {list(graph.tensors[name].shape)} are not one sequence of token ids"
+                + (f", as {interface.lookups[0]} is" if interface is not None else ""),
+                "export the model with a batch of 1, or look up other ids outside the model",
+            )
+            for name in left
+        )
 
 
 def drop_output_views(graph: Graph) -> Graph:

@@ -15,7 +15,12 @@ from slm2c.ir import Graph, Node, Tensor
 
 
 def mark_tokens(graph: Graph, count: int) -> tuple[Graph, str]:
-    """(`graph` with token axes set, "") or (`graph` as it is, the name of the node that fixes the length)."""
+    """(`graph` with token axes set, "") or (`graph` as it is, the name of the node that fixes the length).
+
+    A sequence of one token has no shorter ones: no axis counts it.
+    """
+    if count == 1:
+        return graph, ""
     tensors = dict(graph.tensors)
     for name in graph.inputs:
         if tensors[name].dtype in ("i32", "i64") and tensors[name].size == count:
