@@ -78,7 +78,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     importer.require_supported(imported)
     progress("fuse", 0, 1)
     fused = fuse(imported.graph)
-    tokenizer = None if files.tokenizer is None else read_tokenizer(files.tokenizer)
+    tokenizer = None if files.tokenizer is None else _tokenizer(files.tokenizer, fused)
     labels = None if files.labels is None else read_labels(files.labels, fused)
     texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
     if budget.is_hopeless(board, fused):
@@ -193,6 +193,22 @@ def _model_name(model: Path, given: str | None) -> str:
     return name if is_identifier(name) else f"model_{name}".rstrip("_")
 
 
+def _tokenizer(path: Path, fused: Fused) -> Tokenizer:
+    """The tokenizer of a model. Raises CompileError unless the model takes all that it can give."""
+    tokenizer = read_tokenizer(path)
+    if fused.interface is None:
+        raise CompileError(Problem(str(path), "", "is for text, and the model takes no token ids", "leave it out"))
+    if fused.fixed_by:
+        fact = f"texts have any length, and '{fused.fixed_by}' needs {fused.interface.max_tokens} tokens"
+        raise CompileError(Problem(str(path), "", fact, "leave it out, or export the model without that operator"))
+    tokenizer.encode("", fused.interface.max_tokens)
+    rows = samples.vocabulary(fused.graph, fused.interface.lookups[0])
+    if tokenizer.largest_id >= rows:
+        fact = f"has ids up to {tokenizer.largest_id}, the model's embedding {rows} rows"
+        raise CompileError(Problem(str(path), "", fact, "give the tokenizer that the model was trained with"))
+    return tokenizer
+
+
 def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
     """Class names from a JSON list, {"0": name}, or a config.json with id2label; None for a config without.
 
@@ -200,7 +216,7 @@ def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CompileError(Problem(str(path), "", f"is not a JSON file: {error}")) from error
     if isinstance(content, dict) and path.name == "config.json":
         content = content.get("id2label")
@@ -260,6 +276,9 @@ def require_replaceable(out: Path) -> None:
         raise CompileError(
             Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
         )
+    if Path.cwd().is_relative_to(out.resolve()):
+        fact = "is where this command runs, and a build would replace it"
+        raise CompileError(Problem(str(out), "", fact, "name a folder below it with -o"))
     if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
         raise CompileError(
             Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")

@@ -63,6 +63,11 @@ class Tokenizer:
     after: tuple[int, ...]
     max_tokens: int | None
 
+    @property
+    def largest_id(self) -> int:
+        """The largest id that `encode` can give."""
+        return max(self.unknown, *self.vocab.values(), *self.added.values(), *self.before, *self.after)
+
     def encode(self, text: str | bytes, max_tokens: int) -> tuple[int, ...]:
         """The ids of `text`, at most `max_tokens` with `before` and `after`; the text's last ones are cut off.
 

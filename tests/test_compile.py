@@ -1,0 +1,82 @@
+"""What stands beside a model, and where a build may go: refused before anything is computed, with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from slm2c.board import load_board
+from slm2c.compile import Options, compile_model, require_replaceable
+from slm2c.errors import CompileError
+from slm2c.resources import data_dir
+from tests.onnx_models import linear, model, save, value_info
+
+BOARD = load_board("generic-m7-512k-4m")
+TOKENIZER = data_dir("examples") / "homecmd" / "tokenizer.json"  # 8,192 ids
+RNG = np.random.default_rng(0)
+
+
+def bag(rows: int, tokens: int, *, flat: bool = False) -> onnx.ModelProto:
+    """Token ids [1, tokens] -> 4 classes of their mean embedding; if `flat`, of all their embeddings side by side."""
+    features = 2 * tokens if flat else 2
+    pool = (
+        helper.make_node("Reshape", ["e", "shape"], ["p"], "flatten")
+        if flat
+        else helper.make_node("ReduceMean", ["e"], ["p"], "mean", axes=[1], keepdims=0)
+    )
+    weights = {
+        "table": RNG.normal(size=(rows, 2)).astype(np.float32),
+        "w": RNG.normal(size=(features, 4)).astype(np.float32),
+        **({"shape": np.array([1, features])} if flat else {}),
+    }
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["e"]), pool, helper.make_node("MatMul", ["p", "w"], ["y"])]
+    return model(nodes, [value_info("ids", [1, tokens], TensorProto.INT64)], [value_info("y", None)], weights)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (linear(), "is for text, and the model takes no token ids"),
+        (bag(8191, 8), "has ids up to 8191, the model's embedding 8191 rows"),
+        (bag(8192, 8, flat=True), r"'flatten\w*' needs 8 tokens"),
+        (bag(8192, 1), "adds 2 special tokens where 1 tokens are the most"),
+    ],
+    ids=["no ids", "rows", "fixed", "short"],
+)
+def test_tokenizers_of_other_models_are_refused(student: onnx.ModelProto, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=message):
+        compile_model(save(tmp_path, student), BOARD, Options(tokenizer=TOKENIZER))
+
+
+def test_a_tokenizer_with_as_many_ids_as_rows_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("turn on the light\nwhat is the time\n", encoding="utf-8")
+    options = Options(tokenizer=TOKENIZER, calibration=tmp_path / "texts.txt", method="minmax")
+    assert len(compile_model(save(tmp_path, bag(8192, 8)), BOARD, options).samples) == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '["\\ud800", "b", "c"]', '["a\\u0000", "b", "c"]', '["a", "b"]', "3"]
+)
+def test_labels_that_are_none_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CompileError, match=r"labels\.json"):
+        compile_model(save(tmp_path, linear()), BOARD, Options(labels=tmp_path / "labels.json"))
+
+
+def test_shorter_arrays_than_a_fixed_length_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz", ids=np.ones((3, 7), int))
+    with pytest.raises(CompileError, match=r"input ids has shape \[3, 7\], expected \[3, 8\]"):
+        compile_model(save(tmp_path, bag(50, 8, flat=True)), BOARD, Options(calibration=tmp_path / "c.npz"))
+
+
+def test_the_folder_that_the_command_runs_in_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path(), Path("../here"), Path("..")):
+        with pytest.raises(CompileError, match="is where this command runs"):
+            require_replaceable(out)
+    require_replaceable(Path("below"))
