@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -234,13 +235,13 @@ def build(model: Path, out: Path, board: str, **options: Any) -> None:
     start = time.monotonic()
     with _progress() as progress:
         facts = build_folder(model, out, load_board(board), Options(**options), progress)
-    ask = (
-        (f'slm2c run {out} "..."', "type at it") if facts["model"]["tokenizer"] else (f"make -C {out}", "build it here")
-    )
+    there = shlex.quote(printable(str(out)))
     hints = [
-        (f"slm2c validate {out}", "compare the C with the integer reference, bit for bit"),
-        ask,
-        (f"slm2c report {out}", "see where the bytes go"),
+        (f"slm2c validate {there}", "compare the C with the integer reference, bit for bit"),
+        (f'slm2c run {there} "..."', "type at it")
+        if facts["model"]["tokenizer"]
+        else (f"make -C {there}", "build it here"),
+        (f"slm2c report {there}", "see where the bytes go"),
     ]
     wrote = f"wrote {printable(str(out))} in {duration(time.monotonic() - start)}; next:"
     _show({"output": str(out), **facts}, lambda: f"{summary(facts)}\n\n{wrote}\n{table(hints, 'll')}")

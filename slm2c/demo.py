@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,11 +66,12 @@ def render(found: Mapping[str, Any]) -> str:
             f"  instructions on an emulated {cost['core']}: {cost['median']:,} for the median command, text to intent\n"
             f'  ("{cost["text"]}", {cost["tokens"]} tokens; its answers are the same)'
         )
+    there = shlex.quote(found["output"])
     next_steps = table(
         [
-            (f'slm2c run {found["output"]} "is it going to rain"', "ask it yourself"),
-            (f"slm2c validate {found['output']}", "compare every tensor with the reference"),
-            (f"slm2c report {found['output']}", "see where the bytes go"),
+            (f'slm2c run {there} "is it going to rain"', "ask it yourself"),
+            (f"slm2c validate {there}", "compare every tensor with the reference"),
+            (f"slm2c report {there}", "see where the bytes go"),
         ],
         "ll",
     )

@@ -84,8 +84,9 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process: (exit code, stdout, stderr)."""
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command in this process: (exit code, stdout, stderr), without progress however slow the machine is."""
+    monkeypatch.setattr(cli, "_PATIENCE", 600.0)
 
     def run(*args: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
