@@ -167,6 +167,14 @@ def test_files_that_the_readme_names_are_in_the_output(built: Path) -> None:
     assert [name for name in named if not (built / name).exists()] == []
 
 
+def test_figures_of_the_readme_are_those_of_the_benchmark() -> None:
+    totals = json.loads((ROOT / "docs/performance.json").read_text())["totals"]
+    runs = {t["tokens"]: t for t in totals if (t["board"], t["model"]) == ("mps2-an500", "homecmd")}
+    for row, key in (("instructions, ids", "instructions"), ("cycles", "cycles_estimated")):
+        shown = re.search(rf"^\| {row}.*?\| ([\d./ ]+) million", (ROOT / "README.md").read_text(), re.MULTILINE)
+        assert shown and shown[1] == " / ".join(f"{runs[n][key] / 1e6:.1f}" for n in (8, 16, 32)), row
+
+
 @pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All but what depends on the cross compiler: code, stack, instructions, and the share of flash that follows."""
