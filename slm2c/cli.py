@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from slm2c.compile import Progress
 
 EXIT_FAILED, EXIT_BUG = 1, 70
+_DETAILS = 20  # lines that an error of ours may have
 _PATIENCE = 2.0  # seconds until a stage says that it is running, where there is no terminal for a bar
 _PATH = click.Path(path_type=Path)
 
@@ -86,12 +87,14 @@ def _fail(error: CompileError, state: _State) -> int:
 
 
 def _bug(error: Exception, state: _State) -> int:
-    fact = printable(f"{type(error).__name__}: {error}".splitlines()[0])
+    fact, *details = (printable(line) for line in f"{type(error).__name__}: {error}".splitlines())
     message = f"a bug in slm2c {__version__}: {fact}; please report it, with the model if you can"
     if state.json:
         _print_json({"error": {"message": message, "nodes": []}})
     else:
         click.echo(f"error: {message} (SLM2C_DEBUG=1 shows where it happened)", err=True)
+        for line in details[:_DETAILS]:  # a compiler's own words; an edited output folder is the user's to mend
+            click.echo(f"  {line}", err=True)
     if os.environ.get("SLM2C_DEBUG"):
         traceback.print_exception(error)
     return EXIT_BUG

@@ -78,7 +78,7 @@ def write_arrays(path: Path, found: Sequence[Mapping[str, Array]]) -> dict[str, 
     """
     join = {name: np.concatenate if value.shape[:1] == (1,) else np.stack for name, value in found[0].items()}
     arrays = {name: np.asarray(join[name]([sample[name] for sample in found])) for name in found[0]}
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.parent / f".{path.name}.{os.getpid()}"  # with_name takes no "/"
     try:
         with part.open("wb") as file:
             np.savez(file, **{f"out/{name}": value for name, value in arrays.items()})  # type: ignore[arg-type]

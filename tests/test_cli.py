@@ -196,6 +196,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["run", "BUILT", "--input", "MISSING.npz", "--output", "NEW"], "MISSING.npz"),
     (["run", "BUILT", "--input", "WRONG", "--output", "NEW"], "has no array for the inputs x"),
     (["run", "BUILT", "--input", "RIGHT", "--output", "TEXT/below"], "cannot be written: Not a directory"),
+    (["run", "BUILT", "--input", "RIGHT", "--output", "/"], "'/': cannot be written: "),
     (["report", "MISSING"], "is not the output of `slm2c build`"),
     (["report", "EMPTY"], "is not the output of `slm2c build`"),
     (["boards", "stm32f746"], "unknown board"),
@@ -360,6 +361,15 @@ def test_validate_without_cross_tools(built: Path, call: Call, monkeypatch: pyte
     assert code == 0 and "qemu was left out: 'no-such-gcc': not found" in out
     code, _, err = call("validate", built, "--on", "qemu")
     assert code == 1 and "no-such-gcc" in err
+
+
+def test_a_folder_whose_c_was_broken_shows_the_compiler_s_words(built: Path, tmp_path: Path, call: Call) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(built, folder)
+    (folder / "tiny.c").write_text("#error edited by hand\n")
+    code, _, err = call("validate", folder, "--on", "host")
+    assert code == cli.EXIT_BUG
+    assert "edited by hand" in err
 
 
 def test_validate_names_what_differs(built: Path, tmp_path: Path, call: Call) -> None:
