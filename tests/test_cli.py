@@ -531,10 +531,12 @@ def test_interrupted_while_a_process_starts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(KeyboardInterrupt):
         toolchain.run_host(Path(shutil.which("sleep") or "sleep"), ["600"])
-    alive = [child.poll() for child in children] != [-signal.SIGKILL]
-    for child in children:
-        child.kill()
-    assert not alive
+    try:
+        (child,) = children
+        assert child.wait(timeout=60) == -signal.SIGKILL
+    finally:
+        for child in children:
+            child.kill()
 
 
 def test_interrupted_between_the_renames(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
