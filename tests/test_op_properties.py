@@ -83,8 +83,8 @@ def qkv(rng: np.random.Generator, n: int, columns: int) -> list[Array]:
 
 
 def test_the_table_of_exponentials_is_the_same_in_c() -> None:
-    text = (data_dir("runtime_c") / "slm_attention_s8.c").read_text()
-    body = re.search(r"exp2_table\[256\] = \{(.*?)\}", text, re.DOTALL)
+    text = (data_dir("runtime_c") / "slm_attention_row.c").read_text()
+    body = re.search(r"slm_exp2_table\[256\] = \{(.*?)\}", text, re.DOTALL)
     assert body
     assert [int(x) for x in body[1].replace(",", " ").split()] == attention.EXP2.tolist()
 
