@@ -358,3 +358,58 @@ def test_a_single_id_goes_with_numbers() -> None:
     fused = fuse(b.graph("g", [b.op("add", [b.op("gather", [b.const(random(9, 8)), category], {"axis": 0}), x])]))
     assert fused.fixed_by == ""
     assert all(tensor.token_axis is None for tensor in fused.graph.tensors.values())
+
+
+def ids_model(select: Callable[[Builder, str], str]) -> Graph:
+    """The mean embedding of those of 8 ids, of 50, where select() is 1: a "padding mask" made from the ids."""
+    b = Builder()
+    ids = b.input("ids", (1, 8), "i64")
+    x = b.op("gather", [b.const(random(50, 4)), ids], {"axis": 0})
+    real = b.reshape(b.op("cast", [select(b, ids)], {"to": "f32"}), (1, 8, 1))
+    total = b.op("reduce_sum", [b.op("mul", [x, real])], {"axes": (1,), "keepdims": False})
+    return b.graph("g", [b.op("div", [total, b.op("reduce_sum", [real], {"axes": (1,), "keepdims": False})])])
+
+
+def integer(value: int) -> Array:
+    return np.array(value, np.int64)
+
+
+def is_not(b: Builder, ids: str, value: int) -> str:
+    return b.op("not", [b.op("equal", [ids, b.const(integer(value))])])
+
+
+def test_a_mask_made_from_the_padding_id_is_the_token_count() -> None:
+    fused = fuse(ids_model(lambda b, ids: is_not(b, ids, 3)))
+    assert fused.interface is not None
+    assert fused.interface.pad_id == 3
+    assert ops(fused.graph) == ["embedding", "reduce"]
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda b, ids: b.op("and", [is_not(b, ids, 0), is_not(b, ids, 30)]),
+        lambda b, ids: b.op("greater", [ids, b.const(integer(7))]),
+        lambda b, ids: b.op("less", [ids, b.const(integer(40))]),
+    ],
+    ids=["two ids", "greater", "less"],
+)
+def test_a_mask_that_depends_on_which_ids_are_there_is_refused(select: Callable[[Builder, str], str]) -> None:
+    with pytest.raises(CompileError, match="in a way that the token count does not express"):
+        fuse(ids_model(select))
+
+
+def test_a_row_that_depends_on_which_ids_are_there_is_no_position() -> None:
+    b = Builder()
+    ids = b.input("ids", (1, 8), "i64")
+    kinds = b.op("cast", [b.op("greater", [ids, b.const(integer(30))])], {"to": "i64"})
+    rows = [b.op("gather", [b.const(random(n, 4)), x], {"axis": 0}) for n, x in ((50, ids), (2, kinds))]
+    with pytest.raises(CompileError, match="computes with integers at run time"):
+        fuse(b.graph("g", [b.op("add", rows)]))
+
+
+def test_an_output_that_turns_out_constant_is_refused() -> None:
+    b = Builder()
+    ids = b.input("ids", (1, 8), "i64")
+    with pytest.raises(CompileError, match="does not depend on any input"):
+        fuse(b.graph("g", [b.op("gather", [b.const(random(1, 4)), ids], {"axis": 0})]))

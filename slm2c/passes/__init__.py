@@ -48,6 +48,7 @@ def fuse(graph: Graph) -> Fused:
     if interface is not None:
         refuse_masks(graph, interface)
     graph = finish(graph)
+    _refuse_trivial(graph)
     graph = take_rows_early(drop_output_views(graph))
     graph = drop_unused_inputs(graph)
     _refuse_integers(graph, interface)

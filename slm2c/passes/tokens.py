@@ -40,8 +40,22 @@ class Interface:
 
 def find_interface(graph: Graph) -> Interface | None:
     """The token interface of a graph in normal form, or None if no input indexes an embedding table."""
+    tables = _tables(graph)
+    if not tables:
+        return None
+    lookups = tuple(sorted(tables, key=lambda x: (-max(tables[x]), graph.inputs.index(x))))
+    count = graph.tensors[lookups[0]].size
+    lookups = tuple(x for x in lookups if graph.tensors[x].size == count)
+    if graph.tensors[lookups[0]].shape[-1] != count:
+        return None
+    masks = tuple(x for x in graph.inputs if x not in lookups and graph.tensors[x].size == count)
+    return Interface(lookups, masks, _pad_id(graph, lookups[0]), count)
+
+
+def _tables(graph: Graph) -> dict[str, list[int]]:
+    """Rows of the embedding tables that each input indexes, as it is, converted or reshaped."""
     producers = graph.producers()
-    tables: dict[str, int] = {}
+    tables: dict[str, list[int]] = {}
     for node in graph.nodes:
         if node.op == "gather" and node.inputs[0] in graph.consts and graph.tensors[node.inputs[0]].dtype == "f32":
             source = node.inputs[1]
@@ -56,16 +70,8 @@ def find_interface(graph: Graph) -> Interface | None:
                 source = maker.inputs[0]
                 maker = producers.get(source)
             if source in graph.inputs:
-                tables[source] = max(tables.get(source, 0), graph.tensors[node.inputs[0]].shape[0])
-    if not tables:
-        return None
-    lookups = tuple(sorted(tables, key=lambda x: (-tables[x], graph.inputs.index(x))))
-    count = graph.tensors[lookups[0]].size
-    lookups = tuple(x for x in lookups if graph.tensors[x].size == count)
-    if graph.tensors[lookups[0]].shape[-1] != count:
-        return None
-    masks = tuple(x for x in graph.inputs if x not in lookups and graph.tensors[x].size == count)
-    return Interface(lookups, masks, _pad_id(graph, lookups[0]), count)
+                tables.setdefault(source, []).append(graph.tensors[node.inputs[0]].shape[0])
+    return tables
 
 
 def _pad_id(graph: Graph, tokens: str) -> int | None:
@@ -93,11 +99,16 @@ def cone(graph: Graph, inputs: Sequence[str]) -> frozenset[str]:
 
 
 class Probe:
-    """Evaluates what depends on the token inputs alone, for prompts of k real tokens."""
+    """Evaluates what depends on the token inputs alone, for prompts of k real tokens.
+
+    The ids are any of the vocabulary, and often near the constants that the graph has for them: what depends on more
+    than which ids are padding shows.
+    """
 
     def __init__(self, graph: Graph, interface: Interface) -> None:
         self.graph = graph
         self.interface = interface
+        self.rows = {name: min(sizes) for name, sizes in _tables(graph).items()}
         count = interface.max_tokens
         self.lengths = (
             tuple(range(1, count + 1))
@@ -116,9 +127,8 @@ class Probe:
         rng = np.random.default_rng(k)
         given: dict[str, Array] = {}
         for i, name in enumerate(self.interface.lookups):
-            ids = np.full(count, pad)
-            ids[:k] = (pad + 1 + rng.integers(0, 2, k)) if i == 0 else rng.integers(0, 2, k)
-            given[name] = ids
+            given[name] = np.full(count, pad)
+            given[name][:k] = self._ids(name, rng, k, self.interface.pad_id if i == 0 else None)
         for name in self.interface.masks:
             given[name] = (np.arange(count) < k).astype(np.int64)
         return {
@@ -127,6 +137,28 @@ class Probe:
             )
             for name, value in given.items()
         }
+
+    def _ids(self, name: str, rng: np.random.Generator, count: int, pad: int | None) -> Array:
+        """Ids that are no padding; every other one, on average, lies at a constant or beside it."""
+        rows = self.rows.get(name, 2)  # a table that was folded away had two kinds of rows to tell apart
+        ids = rng.integers(0, rows, count)
+        near = [x for c in self._constants for x in (c - 1, c, c + 1) if 0 <= x < rows]
+        if near:
+            ids = np.where(rng.random(count) < 0.5, rng.choice(near, count), ids)
+        return np.where(ids == pad, (ids + 1) % rows, ids) if pad is not None else ids
+
+    @cached_property
+    def _constants(self) -> tuple[int, ...]:
+        """The integers, each alone in its tensor, that what can be probed is made with."""
+        used = {
+            x
+            for node in self.graph.nodes
+            if node.outputs[0] in self.cone
+            for x in node.inputs
+            if x in self.graph.consts
+        }
+        single = (self.graph.consts[x].ravel() for x in used if self.graph.consts[x].size == 1)
+        return tuple(sorted({int(x[0]) for x in single if np.isfinite(x[0])}))
 
     def values(self, name: str) -> dict[int, Array]:
         """The value of a tensor for each probed length."""
@@ -207,7 +239,7 @@ def _random(probe: Probe, name: str) -> bool:
     k = probe.interface.max_tokens
     feeds = probe.feeds(k)
     for token in probe.interface.lookups:
-        feeds = {**feeds, token: feeds[token][..., ::-1] if probe.interface.max_tokens > 1 else feeds[token] + 1}
+        feeds = {**feeds, token: feeds[token][..., ::-1] if k > 1 else (feeds[token] + 1) % probe.rows.get(token, 2)}
     return not np.array_equal(interpret.run(probe.graph, feeds, [name])[name], probe.values(name)[k])
 
 
