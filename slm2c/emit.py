@@ -126,7 +126,7 @@ def emit(
     sections = {blob.WEIGHTS: model.weights_bytes}
     if texts.tokenizer is not None:
         sections[blob.TOKENIZER] = texts.tokenizer
-    if texts.labels is not None:
+    if texts.labels is not None and model.classes:  # names of tokens or of one of several outputs: nothing reads them
         sections[blob.LABELS] = blob.pack_labels(texts.labels)
     packed = blob.pack(model.structure, sections)
     context["blob_bytes"] = len(packed)

@@ -109,29 +109,6 @@ class Graph:
         return found
 
 
-def with_nodes(
-    graph: Graph,
-    nodes: Iterable[Node],
-    tensors: Iterable[Tensor] = (),
-    consts: Mapping[str, Array] | None = None,
-    outputs: tuple[str, ...] | None = None,
-) -> Graph:
-    """`graph` with other nodes and further tensors and constants; what nothing reads any more is dropped."""
-    return prune(
-        replace(
-            graph,
-            nodes=tuple(nodes),
-            outputs=graph.outputs if outputs is None else outputs,
-            tensors={
-                **graph.tensors,
-                **{t.name: t for t in tensors},
-                **{name: const_tensor(name, value) for name, value in (consts or {}).items()},
-            },
-            consts={**graph.consts, **(consts or {})},
-        )
-    )
-
-
 def const_tensor(name: str, value: Array) -> Tensor:
     """The `Tensor` of a constant array; AssertionError on an element type that the IR has no name for."""
     for dtype, kind in DTYPES.items():

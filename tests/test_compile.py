@@ -80,3 +80,13 @@ def test_the_folder_that_the_command_runs_in_is_not_replaced(tmp_path: Path, mon
         with pytest.raises(CompileError, match="is where this command runs"):
             require_replaceable(out)
     require_replaceable(Path("below"))
+
+
+@pytest.mark.parametrize(("outputs", "held"), [(["y"], True), (["y", "z"], False)])
+def test_labels_that_no_code_reads_take_no_flash(outputs: list[str], held: bool, tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])][: len(outputs)]
+    weights = {"w": RNG.normal(size=(8, 3)).astype(np.float32)}
+    student = model(nodes, [value_info("x", [1, 8])], [value_info(name, None) for name in outputs], weights)
+    (tmp_path / "labels.json").write_text('["a", "b", "c"]', encoding="utf-8")
+    compiled = compile_model(save(tmp_path, student), BOARD, Options(labels=tmp_path / "labels.json", method="minmax"))
+    assert ("labels" in compiled.lowered.emitted.sections) == held
