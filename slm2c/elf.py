@@ -43,6 +43,13 @@ LIBRARY_STACK: Mapping[str, int] = MappingProxyType(
 Debian 12's newlib and libgcc (GCC 12.2), counted in their disassembly, which tests/test_elf.py does again."""
 
 
+ASSEMBLY_STACK: Mapping[str, int] = MappingProxyType(
+    dict.fromkeys((f"slm_linear_{kind}_{bits}" for kind in ("many", "one") for bits in ("s8", "s16")), 16)
+)
+"""Stack bytes that the inline assembly of our own functions pushes (runtime_c/slm_linear_dsp.c: four registers); the
+compiler's figures are without them."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Bytes of an image or of some of its objects. `code` is instructions and constants, without the blob."""
@@ -186,7 +193,7 @@ class _CallGraph:
                 key = self._key(i, title)
                 self._names[key] = label.split(r"\n")[0].removeprefix("__builtin_")
                 if frame := re.search(r"\\n(\d+) bytes \(([a-z,]+)\)", label):
-                    self.frames[key] = int(frame[1])
+                    self.frames[key] = int(frame[1]) + ASSEMBLY_STACK.get(title, 0)
                     if frame[2] == "dynamic":  # "dynamic,bounded" is counted in the figure
                         self._dynamic.add(key)
             edge = r'^edge: \{ sourcename: "(.*?)" targetname: "(.*?)"'

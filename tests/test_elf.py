@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from slm2c.board import list_boards, load_board
-from slm2c.elf import LIBRARY_STACK, Sizes, elf_sizes, object_sizes, stack_bound, symbols
+from slm2c.elf import ASSEMBLY_STACK, LIBRARY_STACK, Sizes, elf_sizes, object_sizes, stack_bound, symbols
+from slm2c.resources import data_dir
 from slm2c.toolchain import Firmware, build_firmware, cross_cc, run_qemu
 
 pytestmark = pytest.mark.qemu
@@ -239,3 +240,19 @@ def test_objects_account_for_the_image(tmp_path: Path) -> None:
     assert 0 <= image.code - total.code - library < 16  # alignment gaps
     with pytest.raises(AssertionError, match=r"not linked: .*other\.o"):
         object_sizes(firmware.map, [tmp_path / "other.o"])
+
+
+def test_what_our_assembly_pushes_is_counted() -> None:
+    """Each function with a push in its assembly is listed with the bytes of the registers that it names."""
+    pushed = {}
+    for path in sorted(data_dir("runtime_c").glob("*.c")):
+        text = path.read_text(encoding="utf-8")
+        macros = {}
+        for name, body in re.findall(r"#define (DEFINE_\w+)\(.*?\)(.*?)\n\n", text, re.DOTALL):
+            registers = [len(r.split(",")) for r in re.findall(r"push \{([^}]*)\}", body)]
+            macros[name] = 4 * sum(registers)
+        for macro, function in re.findall(r"^(DEFINE_\w+)\((\w+),", text, re.MULTILINE):
+            pushed[function] = macros[macro]
+        outside = re.sub(r"#define DEFINE_.*?\n\n", "", text, flags=re.DOTALL)
+        assert "push {" not in outside, path.name
+    assert pushed == dict(ASSEMBLY_STACK)

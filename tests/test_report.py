@@ -173,7 +173,7 @@ def test_too_little_ram(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as caught:
         compile_model(model, board, Options())
     first, *rest = caught.value.problems
-    assert re.search(r"needs 8,3\d\d bytes of sram \(arena \d+, stack 8,192, inputs and outputs 42\)", first.reason)
+    assert re.search(r"needs 8,[34]\d\d bytes of sram \(arena \d+, stack 8,192, inputs and outputs 42\)", first.reason)
     assert {p.node for p in rest} == {"relu0", "relu1"} or {p.node for p in rest} == {"fc0", "fc1"}
     assert all("at the arena's peak" in p.reason for p in rest)
     assert not (tmp_path / "out").exists()
