@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from slm2c.errors import printable
 from slm2c.packing import pack
 
-EFFORT = 50_000
+EFFORT = 30_000
 """Steps of search, where first fit leaves a gap to the lower bound: a tenth of a millisecond each."""
 
 

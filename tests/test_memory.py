@@ -123,14 +123,15 @@ def test_what_is_called_optimal_is(buffers: list[Buffer]) -> None:
     assert made.arena_bytes == least_arena(buffers)
 
 
+def pile(part: packing._Problem, order_by: str) -> tuple[packing.Ints, int]:
+    """In place of first fit: one buffer over another, so that all the rest is left to the search."""
+    coarse = part.align.max()
+    step = (part.size + coarse - 1) & -coarse
+    return np.cumsum(step) - step, int(step.sum())
+
+
 @given(buffer_lists(most=5, steps=4))
 def test_the_search_is_complete(buffers: list[Buffer]) -> None:
-    def pile(part: packing._Problem, order_by: str) -> tuple[packing.Ints, int]:
-        """In place of first fit: one buffer over another, so that all the rest is left to the search."""
-        step = part.size + part.align - 1 & -part.align
-        step = step + part.align.max() - 1 & -part.align.max()
-        return np.cumsum(step) - step, int(step.sum())
-
     buffers = [b for b in buffers if b.size]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_first_fit", pile)
@@ -138,6 +139,15 @@ def test_the_search_is_complete(buffers: list[Buffer]) -> None:
     check(buffers, made)
     assert made.optimal
     assert made.arena_bytes == least_arena(buffers)
+
+
+def test_a_search_that_gives_way_proves_nothing() -> None:
+    """A packing of height 3 exists; a search that starts too low and rises past it has not refuted it."""
+    ones = np.ones(2, np.int64)
+    part = packing._problem(np.arange(2), 0 * ones, ones, np.array([1, 2]), ones)
+    assert packing._Search(3, 3, (1, 1.0), 0).run(part, 100) is True
+    assert packing._Search(2, 2, (2, 1.0), 0).run(part, 100) is False
+    assert packing._Search(2, 9, (1, 1.0), 0).run(part, 100) is None
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(0, 5), st.integers(0, 5))
@@ -217,6 +227,14 @@ def test_groups_that_never_meet_are_planned_apart() -> None:
     made = plan([*early, *late])
     check([*early, *late], made)
     assert made.arena_bytes == 1000
+
+
+def test_a_hard_group_leaves_effort_for_the_next() -> None:
+    hard = cut_rectangle(6, 150)
+    late = [replace(b, name="late " + b.name, first=b.first + 2000, last=b.last + 2000) for b in cut_rectangle(1, 90)]
+    assert plan(hard, effort=4000).gap_bytes > 0
+    assert plan(late, effort=0).arena_bytes > 1400
+    assert plan([*hard, *late], effort=4000).arena_bytes < 1200
 
 
 def test_same_plan_in_another_process() -> None:
@@ -403,7 +421,7 @@ def test_minimalloc_within_its_capacity(shared: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, bound, arena", [("D", 986_112, 1_031_168), ("J", 989_184, 1_036_288)])
+@pytest.mark.parametrize("name, bound, arena", [("D", 986_112, 1_045_504), ("J", 989_184, 1_017_856)])
 def test_minimalloc_above_the_lower_bound(shared: Path, name: str, bound: int, arena: int) -> None:
     """Nobody knows whether these two reach their bound; the search gets this far."""
     buffers = problem(shared, name)
