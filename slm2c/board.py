@@ -163,6 +163,8 @@ def board_from_table(table: Mapping[str, Any], source: str) -> Board:
 
     Raises CompileError with every problem of the table, each naming `source` and key.
     """
+    if not isinstance(table, Mapping):
+        raise CompileError(Problem(source, "", "does not describe a board"))
     found: list[str] = []
     board: Board = _read(Board, {key: value for key, value in table.items() if value is not None}, "", found)
     if not found:

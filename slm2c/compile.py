@@ -31,6 +31,9 @@ from slm2c.tokenizer import Tokenizer, read_tokenizer
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
 
+_PADDING = ("[PAD]", "<pad>", "[pad]")
+"""What tokenizers call the padding: only its id may decide what a graph masks, as no text has it."""
+
 _JUDGED = 48  # samples on which the calibration methods are compared
 _SYNTHETIC = 32  # random samples where the user gives none
 
@@ -206,6 +209,11 @@ def _tokenizer(path: Path, fused: Fused) -> Tokenizer:
     if tokenizer.largest_id >= rows:
         fact = f"has ids up to {tokenizer.largest_id}, the model's embedding {rows} rows"
         raise CompileError(Problem(str(path), "", fact, "give the tokenizer that the model was trained with"))
+    padding = [piece for piece, number in tokenizer.vocab.items() if number == fused.interface.pad_id]
+    if padding and padding[0] not in _PADDING:
+        fact = f"gives id {fused.interface.pad_id} to '{padding[0]}', which the graph compares its ids with"
+        remedy = "give the tokenizer that the model was trained with, or export the model with a padding mask"
+        raise CompileError(Problem(str(path), "", fact, remedy))
     return tokenizer
 
 

@@ -20,6 +20,7 @@ from slm2c import __version__, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
+from slm2c.emit import is_identifier
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface
@@ -91,7 +92,7 @@ def read(folder: Path) -> Output:
         board = board_from_table(facts["board"], str(folder / "slm2c.json"))
         return Output(
             folder,
-            facts["name"],
+            _checked_name(facts["name"]),
             board,
             None
             if interface is None
@@ -123,6 +124,13 @@ def _write_outputs(path: Path, graph: Graph, samples: Sequence[Sample]) -> None:
             for name in dict.fromkeys(graph.outputs):
                 dtype = np.dtype(DTYPES[graph.tensors[name].dtype]).newbyteorder("<")
                 file.write(values[name].astype(dtype).tobytes())
+
+
+def _checked_name(name: object) -> str:
+    """A model's name as a build gives it: part of file names, so not to be taken from anywhere else."""
+    if not isinstance(name, str) or not is_identifier(name):
+        raise ValueError(f"{name!r} is no name of a model")
+    return name
 
 
 def _save_samples(samples: Sequence[Sample], path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from slm2c import output
 from slm2c.board import load_board
 from slm2c.compile import Options, compile_model, require_replaceable
 from slm2c.errors import CompileError
@@ -90,3 +93,38 @@ def test_labels_that_no_code_reads_take_no_flash(outputs: list[str], held: bool,
     (tmp_path / "labels.json").write_text('["a", "b", "c"]', encoding="utf-8")
     compiled = compile_model(save(tmp_path, student), BOARD, Options(labels=tmp_path / "labels.json", method="minmax"))
     assert ("labels" in compiled.lowered.emitted.sections) == held
+
+
+@pytest.mark.parametrize(("padding", "fits"), [(0, True), (7, False)])
+def test_only_the_tokenizer_s_padding_may_decide_what_is_masked(tmp_path: Path, padding: int, fits: bool) -> None:
+    """A graph without mask input compares its ids with the padding; with another id it asks for another tokenizer."""
+    made = bag(8192, 8)
+    nodes = [
+        helper.make_node("Equal", ["ids", "pad"], ["masked"]),
+        helper.make_node("Unsqueeze", ["masked", "last"], ["rows"]),
+        helper.make_node("Where", ["rows", "least", "e"], ["kept"]),
+        helper.make_node("ReduceMax", ["kept"], ["p"], "max", axes=[1], keepdims=0),
+    ]
+    weights = {
+        "pad": np.array(padding),
+        "last": np.array([-1]),
+        "least": np.array(-1e9, np.float32),
+        "table": RNG.normal(size=(8192, 2)).astype(np.float32),
+        "w": RNG.normal(size=(2, 4)).astype(np.float32),
+    }
+    chain = [made.graph.node[0], *nodes, made.graph.node[2]]
+    onnx_model = model(chain, [value_info("ids", [1, 8], TensorProto.INT64)], [value_info("y", None)], weights)
+    path = save(tmp_path, onnx_model)
+    options = Options(tokenizer=TOKENIZER)
+    if fits:
+        assert compile_model(path, BOARD, options).fused.interface.pad_id == 0  # type: ignore[union-attr]
+        return
+    with pytest.raises(CompileError, match="gives id 7 to"):
+        compile_model(path, BOARD, options)
+
+
+def test_an_output_folder_names_no_path(tmp_path: Path) -> None:
+    facts = {"name": "../../x", "interface": None, "board": asdict(BOARD), "labels": None}
+    (tmp_path / "slm2c.json").write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(CompileError, match="is not the output"):
+        output.read(tmp_path)
