@@ -213,7 +213,7 @@ def test_the_worked_example_adds_an_operator(host_cc: str, tmp_path: Path) -> No
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     apply(copy)
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
 
     def python(*args: str) -> str:
         done = subprocess.run([sys.executable, *args], cwd=copy, env=environment, capture_output=True, text=True)
