@@ -226,7 +226,7 @@ def test_the_worked_example_adds_an_operator(host_cc: str, tmp_path: Path) -> No
     graph = helper.make_graph(
         [helper.make_node("Max", ["a", "b"], ["c"], name="greater")],
         "g",
-        [value("a", TensorProto.FLOAT, [3, 17]), value("b", TensorProto.FLOAT, [1, 17])],
+        [value("a", TensorProto.FLOAT, [3, 1]), value("b", TensorProto.FLOAT, [1, 17])],
         [value("c", TensorProto.FLOAT, [3, 17])],
     )
     onnx.save(
