@@ -413,3 +413,13 @@ def test_an_output_that_turns_out_constant_is_refused() -> None:
     ids = b.input("ids", (1, 8), "i64")
     with pytest.raises(CompileError, match="does not depend on any input"):
         fuse(b.graph("g", [b.op("gather", [b.const(random(1, 4)), ids], {"axis": 0})]))
+
+
+def test_a_mean_that_takes_the_padding_in_is_refused() -> None:
+    """Attention is masked and the mean is not: what it gives depends on the padding, which n tokens do not have."""
+    b = Builder()
+    _, q, k, v = _projections(b)
+    mask = b.input("mask", (1, N), "i64")
+    pooled = b.op("reduce_mean", [usual(b, q, k, v, mask)], {"axes": (1,), "keepdims": False}, name="pool")
+    with pytest.raises(CompileError, match=r"pool.*takes the padding in"):
+        fuse(b.graph("padded", [b.op("matmul", [pooled, b.const(random(H * D, 4))])]))

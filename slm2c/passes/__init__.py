@@ -41,8 +41,12 @@ def fuse(graph: Graph) -> Fused:
     if interface is not None:
         graph = normalize(fold_positions(graph, interface))
     graph = normalize(fuse_layernorm(graph))
+    pooled = 0
     if interface is not None:
-        graph = normalize(drop_token_masks(graph, interface))
+        old = {node.outputs[0] for node in graph.nodes}
+        graph = drop_token_masks(graph, interface)
+        pooled = sum(node.op.startswith("reduce_") and node.outputs[0] not in old for node in graph.nodes)
+        graph = normalize(graph)
     graph = normalize(fuse_attention(graph, interface))
     graph = normalize(fuse_unary(graph))
     if interface is not None:
@@ -56,6 +60,7 @@ def fuse(graph: Graph) -> Fused:
     if interface is not None:
         graph = drop_masks(graph, interface)
         graph, fixed_by = mark_tokens(graph, interface.max_tokens)
+        refuse_padded_sums(graph, interface, pooled)
         if fixed_by and (interface.masks or interface.pad_id is not None):
             raise CompileError(
                 Problem(
@@ -125,6 +130,21 @@ def drop_unused_inputs(graph: Graph) -> Graph:
         inputs=tuple(x for x in graph.inputs if x in read),
         tensors={k: v for k, v in graph.tensors.items() if k not in graph.inputs or k in read},
     )
+
+
+def refuse_padded_sums(graph: Graph, interface: Interface, pooled: int) -> None:
+    """CompileError if a model with a padding mask sums over all rows, padding included: n rows give another result.
+
+    `pooled` counts the sums over tokens that were found to take the real ones only.
+    """
+    over = [
+        node
+        for node in graph.nodes
+        if node.op == "reduce" and graph.tensors[node.inputs[0]].token_axis in {a % 8 for a in node.attrs["axes"]}
+    ]
+    if (interface.masks or interface.pad_id is not None) and len(over) > pooled:
+        fact = "takes the padding in, though the model has a padding mask: how far a text is padded would count"
+        raise CompileError(Problem(n.name, n.op, fact, "apply the mask before it, as in a masked mean") for n in over)
 
 
 def refuse_masks(graph: Graph, interface: Interface) -> None:
