@@ -70,7 +70,7 @@ cross:
 
 .PHONY: clean
 clean: ## remove what the other targets made, and .venv
-	rm -rf $(VENV) build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist out slm2c-demo .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find slm2c tests -name __pycache__ -prune -exec rm -rf {} +
 
 # ---------------------------------------------------------------- the virtual environment
