@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from slm2c.board import Board, list_boards, load_board
+from slm2c.emit import Texts, class_count
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Node
-from slm2c.lower import Lowered
+from slm2c.ir import Graph, Node
+from slm2c.lower import Lowered, most_tokens, target_of
+from slm2c.ops import TABLE
 from slm2c.passes import Fused
 
 _LARGEST = 5  # contributors that a message lists
@@ -30,11 +32,10 @@ class _Remedy:
     text: str
 
 
-def caller_bytes(lowered: Lowered) -> int:
+def caller_bytes(graph: Graph, texts: Texts) -> int:
     """Inputs and outputs, which the caller holds; 0 for a text model, whose ids and scores lie in the arena."""
-    if any(entry.endswith("_classify") for entry in lowered.emitted.entries):
+    if texts.tokenizer is not None and class_count(graph):
         return 0
-    graph = lowered.program.graph
     return sum(graph.tensors[x].nbytes for x in (*graph.inputs, *dict.fromkeys(graph.outputs)))
 
 
@@ -46,9 +47,16 @@ def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
         Need(place.code, "code", code),
         Need(place.arena, "arena", lowered.emitted.arena_bytes),
         Need(place.stack, "stack", board.stack_size),
-        Need(place.stack, "inputs and outputs", caller_bytes(lowered)),
+        Need(place.stack, "inputs and outputs", caller_bytes(lowered.program.graph, lowered.texts)),
     )
     return tuple(need for need in found if need.bytes)
+
+
+def arena_room(board: Board, graph: Graph, texts: Texts) -> int:
+    """Bytes that are left for the arena in its region."""
+    place = board.placement
+    shared = caller_bytes(graph, texts) if place.arena == place.stack else 0
+    return board.arena_limit - shared
 
 
 def by_region(found: Sequence[Need]) -> Mapping[str, tuple[Need, ...]]:
@@ -68,10 +76,11 @@ def fitting_boards(lowered: Lowered, code: int = 0) -> tuple[str, ...]:
 
 
 def is_hopeless(board: Board, fused: Fused) -> bool:
-    """Whether one int8 tensor or the int8 weights alone exceed the board: not worth a calibration."""
+    """Whether an int8 tensor that cannot be tiled, or the int8 weights, exceed the board: not worth a calibration."""
     graph = fused.graph
     weights = sum(value.size for value in graph.consts.values())
-    largest = max((graph.tensors[node.outputs[0]].size for node in graph.nodes), default=0)
+    whole = [node for node in graph.nodes if not TABLE[node.op].rowwise(node, graph)]
+    largest = max((graph.tensors[node.outputs[0]].size for node in whole), default=0)
     return weights > board.region(board.placement.blob).size or largest > board.arena_limit
 
 
@@ -85,7 +94,7 @@ def check(board: Board, fused: Fused, lowered: Lowered, code: int = 0) -> None:
         parts = ", ".join(f"{n.what} {n.bytes:,}" for n in group)
         flash = not board.region(region).writable
         remedies = [
-            *(_flash_remedies(lowered, over) if flash else _ram_remedies(fused, lowered, over)),
+            *(_flash_remedies(lowered, over) if flash else _ram_remedies(board, fused, lowered)),
             *_other_board(lowered, code),
         ]
         ranked = sorted(remedies, key=lambda r: -r.saves)
@@ -127,21 +136,16 @@ def _flash_contributors(lowered: Lowered) -> list[Problem]:
     return [Problem(nodes[out].name, nodes[out].op, f"{size:,} bytes of weights") for out, size in largest]
 
 
-def _ram_remedies(fused: Fused, lowered: Lowered, over: int) -> Iterator[_Remedy]:
-    """Shorter or smaller inputs. Figures are those of the busiest step."""
+def _ram_remedies(board: Board, fused: Fused, lowered: Lowered) -> Iterator[_Remedy]:
+    """Shorter or smaller inputs."""
     graph, peak = lowered.program.graph, lowered.plan.peak
     if fused.interface is not None:
-        grows = sum(
-            b.size for b in peak.buffers if b.name in graph.tensors and graph.tensors[b.name].token_axis is not None
-        )
-        most = fused.interface.max_tokens
-        fits = most - -(-over * most // grows) if grows else 0
-        if fits >= 1:
-            name = fused.interface.lookups[0]
+        room = arena_room(board, graph, lowered.texts)
+        if fits := most_tokens(lowered, fused, target_of(board), room):
             yield _Remedy(
-                over,
-                f"at most about {fits} tokens instead of {most} (--shape {name}=1,{fits} where the export leaves "
-                "the length open, else export it so)",
+                lowered.chosen.arena_bytes - room,
+                f"at most {fits} tokens instead of {fused.interface.max_tokens} (--shape "
+                f"{fused.interface.lookups[0]}=1,{fits} where the export leaves the length open, else export it so)",
             )
     elif any(len(graph.tensors[x].shape) > 1 and max(graph.tensors[x].shape) > 1 for x in graph.inputs):
         yield _Remedy(peak.bytes // 2, f"half the length of the input saves about {peak.bytes // 2:,} bytes")
@@ -180,4 +184,14 @@ def _other_board(lowered: Lowered, code: int) -> Iterator[_Remedy]:
         yield _Remedy(0, f"a board that it fits: {', '.join(boards)}")
 
 
-__all__ = ["Need", "by_region", "caller_bytes", "check", "excess", "fitting_boards", "is_hopeless", "needs"]
+__all__ = [
+    "Need",
+    "arena_room",
+    "by_region",
+    "caller_bytes",
+    "check",
+    "excess",
+    "fitting_boards",
+    "is_hopeless",
+    "needs",
+]

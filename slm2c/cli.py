@@ -223,6 +223,12 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     show_default=True,
     help="How ranges are chosen; auto compares all.",
 )
+@click.option(
+    "--arena",
+    metavar="BYTES",
+    type=click.IntRange(min=1),
+    help="Arena at most: trades speed for memory. Default: what the board has.",
+)
 @_json
 def build(model: Path, out: Path, board: str, **options: Any) -> None:
     """Compile MODEL to C, a weight blob and a report.

@@ -40,7 +40,9 @@ _SYNTHETIC = 32  # random samples where the user gives none
 
 @dataclass(frozen=True)
 class Options:
-    """What the user can choose. `calibration` is an .npz, or with a tokenizer a text or CSV file."""
+    """What the user can choose. `calibration` is an .npz, or with a tokenizer a text or CSV file. `arena`: bytes of the
+    arena at most, where the board has more.
+    """
 
     name: str | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Options:
     labels: Path | None = None
     calibration: Path | None = None
     method: str = "auto"
+    arena: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     texts = Texts(None if tokenizer is None else tokenizer.to_bytes(), labels)
     if budget.is_hopeless(board, fused):
         progress("plan", 0, 1)
-        budget.check(board, fused, sketch(fused, texts, name, target_of(board)))
+        room = budget.arena_room(board, fused.graph, texts)
+        budget.check(board, fused, sketch(fused, texts, name, target_of(board), room))
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
     fixed = {
@@ -98,8 +102,14 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     }
     method, scores, quantized = _quantize(fused, observed, chosen, options, fixed, progress)
     progress("emit", 0, 1)
-    lowered = lower(quantized.graph, fused, texts, name, target_of(board))
+    room = budget.arena_room(board, quantized.graph, texts)
+    limit = room if options.arena is None else min(room, options.arena)
+    lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit)
     budget.check(board, fused, lowered)
+    if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
+        least = lowered.chosen.arena_bytes
+        fact = f"the smallest arena of any schedule takes {least:,} bytes, {options.arena:,} are asked"
+        raise CompileError(Problem("--arena", "", fact, f"ask for at least {least}, or for fewer tokens"))
     return Compiled(
         name,
         board,

@@ -24,10 +24,11 @@ from slm2c import blob
 from slm2c.ir import Array, Graph, Tensor
 from slm2c.memory import MemoryPlan
 from slm2c.ops import TABLE
-from slm2c.ops.base import Arg, KernelCall, Special
+from slm2c.ops.base import Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
 from slm2c.resources import data_dir
 from slm2c.schedule import ALIGNMENT, Program
+from slm2c.tiling import ROW, Loop
 
 _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
 _STRUCTS = {"layout": "slm_layout"}
@@ -110,6 +111,20 @@ def class_count(graph: Graph) -> int:
     return tensor.size if vector and tensor.dtype == "i16" else 0
 
 
+def text_bytes(graph: Graph, interface: Interface | None, texts: Texts) -> int:
+    """What a text model keeps in the arena behind the plan: ids and scores."""
+    classes = _classes(graph, texts)
+    return 0 if texts.tokenizer is None or not classes else _ids_bytes(interface) + blob.pad(2 * classes)
+
+
+def _classes(graph: Graph, texts: Texts) -> int:
+    return class_count(graph) if texts.tokenizer is not None or texts.labels else 0
+
+
+def _ids_bytes(interface: Interface | None) -> int:
+    return blob.pad(4 * interface.max_tokens * len(interface.lookups)) if interface else 0
+
+
 def comment_text(text: str) -> str:
     """`text` fit for a C comment: printable ASCII that can neither end the comment nor start a trigraph or a splice."""
     safe = "".join(c if c in string.printable and c not in "\r\n\t\v\f\\?" else "_" for c in text)
@@ -189,15 +204,11 @@ class _Model:
         self.weight_bytes: dict[str, int] = {}
         self.weights_bytes = self._weights()
         self.text_offset = blob.pad(plan.arena_bytes)
-        self.classes = class_count(self.graph) if texts.tokenizer is not None or texts.labels else 0
-        lookups = len(interface.lookups) if interface else 0
-        self.scores_offset = self.text_offset + blob.pad(4 * self.max_tokens * lookups)
-        self.arena_bytes = max(ALIGNMENT, self.text_offset)
-        if texts.tokenizer is not None and self.classes:
-            self.arena_bytes = self.scores_offset + blob.pad(2 * self.classes)
-        self.runtime = _runtime_files(
-            tuple(sorted({c.symbol for c in program.calls if c.symbol} | self._extra_symbols()))
-        )
+        self.classes = _classes(self.graph, texts)
+        self.scores_offset = self.text_offset + _ids_bytes(interface)
+        self.arena_bytes = max(ALIGNMENT, self.text_offset + text_bytes(self.graph, interface, texts))
+        symbols = {c.symbol for c in program.calls if c.symbol} | self._extra_symbols()
+        self.runtime = tuple(sorted({*_runtime_files(tuple(sorted(symbols))), *self._loop_headers()}))
 
     @property
     def max_tokens(self) -> int:
@@ -216,6 +227,9 @@ class _Model:
             | ({"slm_top_s16"} if self.classes else set())
         )
 
+    def _loop_headers(self) -> set[str]:
+        return {"slm_tile.h"} if any(loop.index == ROW for loop in self.program.loops) else set()
+
     def _variables(self) -> dict[str, str]:
         """C variables of all tensors: t<number>, and names with a meaning for inputs and outputs."""
         found = {x: f"t{i}" for x, i in self.numbers.items()}
@@ -233,7 +247,7 @@ class _Model:
         for call in self.program.calls:
             node = call.node
             group, members = f"n{self.numbers[node.outputs[0]]}", []
-            for const in [a for a in call.args if isinstance(a, str)]:
+            for const in call.names:
                 value = call.consts.get(const, self.graph.consts.get(const))
                 if value is None or const in self.members:
                     continue
@@ -271,8 +285,12 @@ class _Model:
         self.groups.append({"name": name, "comment": comment, "members": members, "offset": offset, "data": data})
 
     def _argument(self, call: KernelCall, arg: Arg) -> str:
+        if isinstance(arg, Offset):
+            return f"{self._argument(call, arg.name)} + {arg.index} * {arg.step}u"
         if arg is Special.TOKENS:
             return "n" if self.interface else "1u"
+        if arg is Special.ROWS:
+            return "rows"
         if arg is Special.NULL:
             return "NULL"
         if arg is Special.SCRATCH:
@@ -294,16 +312,61 @@ class _Model:
         elif place.buffer:
             offset = self.plan.offsets[place.buffer] + place.offset
             declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {offset}u);"
-        per_token = tensor.nbytes // tensor.shape[tensor.token_axis] if tensor.token_axis is not None else 0
         arguments = ", ".join(self._argument(call, a) for a in call.args)
         return {
             "comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
             "declaration": declaration,
             "text": f"{call.symbol}({arguments});" if call.symbol else "",
-            "index": self.numbers[out],
-            "output": variable,
-            "bytes": f"(size_t)n * {per_token}u" if per_token else f"{tensor.nbytes}u",
+            "trace": self._trace(call, tensor) if call.symbol else "",
         }
+
+    def _trace(self, call: KernelCall, tensor: Tensor) -> str:
+        """The call of the hook behind a kernel call: which tensor, where it lies, how much was stored."""
+        number, part = self.numbers[tensor.name], call.part
+        width = tensor.nbytes // tensor.size
+        if part is None:
+            fixed = tensor.token_axis is None
+            size = (
+                f"{tensor.nbytes}u"
+                if fixed
+                else f"(size_t)n * {tensor.nbytes // tensor.shape[tensor.token_axis or 0]}u"
+            )
+            return f"slm_trace({number}u, {self.variables[tensor.name]}, {size});"
+        data = next(a for a in call.args if a == tensor.name or (isinstance(a, Offset) and a.name == tensor.name))
+        sizes = (
+            f"{part.width * width}u, {part.step * width}u, {part.index} * {part.offset * width}u, {part.full * width}u"
+        )
+        return f"slm_trace_part({number}u, {self._argument(call, data)}, {self._argument(call, part.rows)}, {sizes});"
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        """Calls, and loops with theirs. Tensors that outlive a loop are declared ahead of it."""
+        starts = {loop.first: loop for loop in self.program.loops}
+        blocks: list[dict[str, Any]] = []
+        step = 0
+        while step < len(self.program.calls):
+            loop = starts.get(step)
+            end = step + 1 if loop is None else loop.last + 1
+            inside = self.program.calls[step:end]
+            calls = [self._call(call) for call in inside]
+            before = []
+            for call, made in zip(inside, calls, strict=True):
+                if loop and call.node.outputs[0] not in loop.local and made["declaration"]:
+                    before.append(made["declaration"])
+                    made["declaration"] = ""
+            blocks.append({"loop": self._loop(loop) if loop else None, "before": before, "calls": calls})
+            step = end
+        return blocks
+
+    def _loop(self, loop: Loop) -> dict[str, str]:
+        if loop.index == ROW:
+            count = "n" if loop.rows is Special.TOKENS else f"{loop.rows}u"
+            return {
+                "comment": f"in tiles of at most {loop.size} rows",
+                "head": f"for (uint32_t row = 0u, rows; row < {count}; row += rows)",
+                "first": f"rows = slm_tile_rows({count} - row, {loop.size}u);",
+            }
+        head = f"for (uint32_t group = 0u; group < {loop.size}u; group++)"
+        return {"comment": f"one of {loop.size} groups of heads at a time", "head": head, "first": ""}
 
     def _io(self, x: str, macro: str, doc: str) -> dict[str, Any]:
         tensor: Tensor = self.graph.tensors[x]
@@ -356,16 +419,17 @@ class _Model:
             *(f"{io['ctype']} *{io['variable']}" for io in outputs),
         ]
         vocabulary = next((io["limit"] for io in inputs if io["lookup"]), 0)
-        body = [self._call(call) for call in self.program.calls]
-        text = " ".join(c["declaration"] + c["text"] for c in body)
+        blocks = self._blocks()
+        text = json.dumps(blocks)
         headers = sorted(
             {h for c in self.program.calls if c.symbol for h in _headers_of(c.symbol)}
             | {"slm_blob.h"}
+            | self._loop_headers()
             | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
             | ({"slm_classify.h"} if self.classes else set())
         )
         last = self.graph.producers()[self.graph.outputs[0]]
-        self.structure = self._structure(body, inputs)
+        self.structure = self._structure(blocks, inputs)
         return {
             "name": self.name,
             "upper": self.name.upper(),
@@ -381,7 +445,9 @@ class _Model:
             "weights": self.groups,
             "weights_bytes": len(self.weights_bytes),
             "structure": struct.unpack("<4I", self.structure),
-            "calls": body,
+            "blocks": blocks,
+            "calls": len(self.program.calls),
+            "loops": len(self.program.loops),
             "uses_weights": "w->" in text,
             "uses_arena": "arena" in text,
             "headers": headers,
@@ -394,7 +460,7 @@ class _Model:
             "classify_arguments": ", ".join(["model", "ids", *(io["variable"] for io in inputs[1:]), "n", "scores"]),
         }
 
-    def _structure(self, body: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> bytes:
+    def _structure(self, blocks: list[dict[str, Any]], inputs: list[dict[str, Any]]) -> bytes:
         """Hash of what code and blob must agree on: calls, the layout of the weights, shapes, and what the nodes do.
 
         Shapes and attributes say what the layouts in params are, which kernels trust. A lut's function is in its table.
@@ -402,7 +468,7 @@ class _Model:
         tensors = [self.graph.tensors[x] for x in self.numbers]
         facts = [
             [[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
-            [[c["text"], c["declaration"]] for c in body],
+            [[b["loop"], b["before"], [[c["text"], c["declaration"]] for c in b["calls"]]] for b in blocks],
             [io["limit"] for io in inputs],
             [[t.shape, t.dtype, t.token_axis] for t in tensors],
             [[n.op, sorted((k, v) for k, v in n.attrs.items() if k != "function")] for n in self.graph.nodes],
@@ -468,4 +534,4 @@ def _runtime_files(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(files))
 
 
-__all__ = ["Emitted", "Texts", "comment_text", "emit", "is_identifier"]
+__all__ = ["Emitted", "Texts", "comment_text", "emit", "is_identifier", "text_bytes"]

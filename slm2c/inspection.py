@@ -12,7 +12,7 @@ from slm2c.board import list_boards, load_board
 from slm2c.compile import Options, model_files
 from slm2c.emit import Texts
 from slm2c.errors import CompileError, Problem
-from slm2c.lower import Lowered, sketch
+from slm2c.lower import Lowered, sketch, target_of
 from slm2c.ops import TABLE
 from slm2c.ops.base import Target
 from slm2c.passes import Fused, fuse
@@ -56,7 +56,7 @@ def inspect(model: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
         **_work(fused),
         "warnings": [str(warning) for warning in imported.warnings],
         "estimate": None if lowered is None else _estimate(lowered),
-        "boards": None if lowered is None else [_fit(name, lowered) for name in list_boards()],
+        "boards": None if lowered is None else [_fit(name, fused, lowered) for name in list_boards()],
         **({"error": CompileError(problems).to_json()} if problems else {}),
     }
 
@@ -96,12 +96,16 @@ def _estimate(lowered: Lowered) -> dict[str, Any]:
         "sections": dict(emitted.sections),
         "arena_bytes": emitted.arena_bytes,
         "arena_lower_bound_bytes": plan.lower_bound_bytes + emitted.arena_bytes - plan.arena_bytes,
-        "caller_bytes": budget.caller_bytes(lowered),
+        "caller_bytes": budget.caller_bytes(lowered.program.graph, lowered.texts),
     }
 
 
-def _fit(name: str, lowered: Lowered) -> dict[str, Any]:
+def _fit(name: str, fused: Fused | None, lowered: Lowered) -> dict[str, Any]:
+    """What a board needs, by the schedule that fits it if the fastest does not."""
     board = load_board(name)
+    room = budget.arena_room(board, lowered.program.graph, lowered.texts)
+    if fused is not None and lowered.chosen.arena_bytes > room:
+        lowered = sketch(fused, lowered.texts, "model", target_of(board), room)
     found = budget.needs(board, lowered)
     return {
         "name": name,

@@ -1,30 +1,66 @@
-"""lower: the integer graph as kernel calls, memory plan, C and blob: what decides how many bytes a model takes."""
+"""lower: the integer graph as kernel calls, memory plan, C and blob: what decides how many bytes a model takes.
+
+The fastest schedule that fits is taken. Where the fastest of all does not, others trade instructions and reads of
+weights for memory: smaller tiles of rows, and heads of an attention in groups.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from slm2c import memory
+from slm2c import costs, memory
 from slm2c.board import Board
 from slm2c.calibrate import Observed
-from slm2c.emit import Emitted, Texts, emit
+from slm2c.emit import Emitted, Texts, emit, text_bytes
 from slm2c.ir import Graph
 from slm2c.memory import MemoryPlan
 from slm2c.ops.base import Target
 from slm2c.passes import Fused
 from slm2c.quantize import quantize
 from slm2c.schedule import Program, schedule
+from slm2c.tiling import Tiling
+
+_ROWS = (16, 8, 4)
+"""Rows of a tile, from fast to small. Wider tiles gain next to nothing: docs/PERFORMANCE.md."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A way to run a graph: `arena_bytes` as emitted, with the ids and scores of a text model; `instructions` expected
+    and bytes of weights read at the maximum token count.
+    """
+
+    tiling: Tiling
+    program: Program
+    plan: MemoryPlan
+    arena_bytes: int
+    instructions: int
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """What becomes of an integer graph: kernel calls, their memory, and the model's files."""
+    """What becomes of an integer graph: its schedule, the fastest one there is, and the model's files. `texts` is what
+    it was emitted with.
+    """
 
-    program: Program
-    plan: MemoryPlan
+    chosen: Schedule
+    fastest: Schedule
     emitted: Emitted
+    texts: Texts
+
+    @property
+    def program(self) -> Program:
+        """Kernel calls."""
+        return self.chosen.program
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """Where buffers lie."""
+        return self.chosen.plan
 
 
 def target_of(board: Board) -> Target:
@@ -32,16 +68,70 @@ def target_of(board: Board) -> Target:
     return Target(dsp=board.features.dsp)
 
 
-def lower(graph: Graph, fused: Fused, texts: Texts, name: str, target: Target) -> Lowered:
-    """The integer graph of `fused` as calls, plan and files."""
-    program = schedule(graph, target)
-    plan = memory.plan(program.buffers)
-    memory.check(program.buffers, plan)
-    return Lowered(program, plan, emit(program, plan, fused.interface, texts, name, bool(fused.fixed_by)))
+def lower(graph: Graph, fused: Fused, texts: Texts, name: str, target: Target, limit: int | None = None) -> Lowered:
+    """The integer graph of `fused` as calls, plan and files, with an arena of at most `limit` bytes if any schedule has
+    one, else with the smallest.
+    """
+    ways = schedules(graph, fused, texts, target)
+    fastest = chosen = next(ways)
+    if limit is not None and fastest.arena_bytes > limit:
+        found = [fastest, *ways]
+        fits = [way for way in found if way.arena_bytes <= limit]
+        chosen = min(fits, key=lambda way: way.instructions) if fits else min(found, key=lambda way: way.arena_bytes)
+    memory.check(chosen.program.buffers, chosen.plan)
+    emitted = emit(chosen.program, chosen.plan, fused.interface, texts, name, bool(fused.fixed_by))
+    assert emitted.arena_bytes == chosen.arena_bytes, f"{emitted.arena_bytes} is not {chosen.arena_bytes}"
+    return Lowered(chosen, fastest, emitted, texts)
 
 
-def sketch(fused: Fused, texts: Texts, name: str, target: Target) -> Lowered:
+def schedules(graph: Graph, fused: Fused, texts: Texts, target: Target) -> Iterator[Schedule]:
+    """The schedules to choose from, the fastest first."""
+    tokens = fused.interface.max_tokens if fused.interface else 1
+    kept = text_bytes(graph, fused.interface, texts)
+    heads = max((int(node.attrs["kv_heads"]) for node in graph.nodes if node.op == "attention"), default=1)
+    for groups in (g for g in range(1, heads + 1) if heads % g == 0):
+        for rows in _ROWS:
+            tiling = Tiling(rows, groups)
+            program = schedule(graph, target, tiling)
+            plan = memory.plan(program.buffers)
+            arena = max(16, plan.arena_bytes + kept)
+            yield Schedule(
+                tiling, program, plan, arena, costs.instructions(program, tokens), costs.weight_bytes(program, tokens)
+            )
+
+
+def sketch(fused: Fused, texts: Texts, name: str, target: Target, limit: int | None = None) -> Lowered:
     """As `lower`, without calibration: of the size that a build has, save for tensors that calibration makes int16."""
+    return lower(_assumed(fused), fused, texts, name, target, limit)
+
+
+def _assumed(fused: Fused) -> Graph:
     spread = np.linspace(-1, 1, 64, dtype=np.float32)
     assumed = {x: Observed(-1.0, 1.0, spread, 0.5) for x in fused.graph.tensors if x not in fused.graph.consts}
-    return lower(quantize(fused.graph, assumed, "minmax").graph, fused, texts, name, target)
+    return quantize(fused.graph, assumed, "minmax").graph
+
+
+def most_tokens(lowered: Lowered, fused: Fused, target: Target, limit: int) -> int:
+    """The largest token count for which some schedule fits `limit` bytes; 0 if there is none, or the length is
+    fixed.
+    """
+    if fused.interface is None or fused.fixed_by:
+        return 0
+    low, high = 0, fused.interface.max_tokens
+    while low < high:
+        tokens = (low + high + 1) // 2
+        shorter = replace(fused, interface=replace(fused.interface, max_tokens=tokens))
+        ways = schedules(_shortened(lowered.program.graph, tokens), shorter, lowered.texts, target)
+        low, high = (tokens, high) if any(way.arena_bytes <= limit for way in ways) else (low, tokens - 1)
+    return low
+
+
+def _shortened(graph: Graph, tokens: int) -> Graph:
+    """The graph for at most `tokens` tokens."""
+    tensors = {
+        name: t
+        if t.token_axis is None
+        else replace(t, shape=tuple(tokens if i == t.token_axis else d for i, d in enumerate(t.shape)))
+        for name, t in graph.tensors.items()
+    }
+    return replace(graph, tensors=tensors)

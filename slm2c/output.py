@@ -63,7 +63,7 @@ def write(folder: Path, compiled: Compiled) -> None:
     reference = folder / "reference"
     reference.mkdir()
     save_graph(compiled.fused.graph, reference / "float")
-    save_graph(compiled.quantized.graph, reference / "integer")
+    save_graph(compiled.lowered.program.graph, reference / "integer")
     _save_samples(compiled.samples[:_KEPT_SAMPLES], reference / "samples.npz")
     validate.write_samples(folder / "test" / "samples.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])
     _write_outputs(folder / "test" / "outputs.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])

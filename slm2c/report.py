@@ -18,6 +18,8 @@ from slm2c import __version__, budget
 from slm2c.board import Board
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
+from slm2c.ir import Graph
+from slm2c.lower import Schedule
 from slm2c.measure import Footprint
 from slm2c.ops import TABLE
 from slm2c.validate import tensor_numbers
@@ -41,7 +43,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
             "arena_lower_bound_bytes": plan.lower_bound_bytes + kept,
             "arena_is_optimal": plan.optimal,
             "stack_bytes": None if known is None else known.stack.bytes,
-            "caller_bytes": budget.caller_bytes(lowered),
+            "caller_bytes": budget.caller_bytes(graph, lowered.texts),
         },
         "board": {
             "name": board.name,
@@ -55,6 +57,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
             "method": compiled.method,
             "output_sqnr_db": {name: _round(db) for name, db in compiled.methods.items()},
         },
+        "schedule": _schedule(compiled),
         "layers": [
             {
                 "node": node.name,
@@ -64,7 +67,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
                 "macs": macs,
                 "weight_bytes": emitted.weights.get(node.outputs[0], 0),
             }
-            for node, call, macs in zip(graph.nodes, lowered.program.calls, _macs(compiled), strict=True)
+            for node, call, macs in zip(graph.nodes, lowered.program.calls, _macs(graph), strict=True)
         ],
         "tensors": _tensors(compiled),
         "memory": _memory(compiled),
@@ -101,7 +104,7 @@ def _model(compiled: Compiled) -> dict[str, Any]:
         "producer": imported.producer,
         "opset": imported.opset,
         "parameters": imported.parameters,
-        "macs": sum(_macs(compiled)),
+        "macs": sum(_macs(compiled.fused.graph)),
         "max_tokens": None if interface is None else interface.max_tokens,
         "length_fixed_by": compiled.fused.fixed_by or None,
         "inputs": [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in imported.inputs],
@@ -112,9 +115,27 @@ def _model(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def _macs(compiled: Compiled) -> list[int]:
+def _schedule(compiled: Compiled) -> dict[str, Any]:
+    """How the calls are ordered and tiled, what that is expected to take at the maximum token count, and what was
+    traded for a smaller arena: the same figures of the fastest schedule.
+    """
+    lowered = compiled.lowered
+
+    def facts(way: Schedule) -> dict[str, Any]:
+        return {
+            "rows_of_a_tile": way.tiling.rows,
+            "groups_of_heads": way.tiling.groups,
+            "loops": len(way.program.loops),
+            "arena_bytes": way.arena_bytes,
+            "instructions": way.instructions,
+            "weight_bytes_read": way.weight_bytes,
+        }
+
+    return {**facts(lowered.chosen), "fastest": facts(lowered.fastest)}
+
+
+def _macs(graph: Graph) -> list[int]:
     """Multiply-accumulates of each node at the maximum token count."""
-    graph = compiled.fused.graph
     return [TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes]
 
 
@@ -132,9 +153,10 @@ def _regions(board: Board, compiled: Compiled, code: int) -> list[dict[str, Any]
 
 
 def _names(compiled: Compiled) -> dict[str, str]:
-    """Names of tensors for a reader: those of the variables in C, of the model for inputs."""
+    """Names of tensors for a reader: those of the variables in C, of the model for inputs; "" of what is not stored."""
     graph = compiled.lowered.program.graph
-    return {name: name if name in graph.inputs else f"t{number}" for number, name in tensor_numbers(graph).items()}
+    stored = {name: name if name in graph.inputs else f"t{number}" for number, name in tensor_numbers(graph).items()}
+    return dict.fromkeys(compiled.quantized.graph.tensors, "") | stored
 
 
 def _tensors(compiled: Compiled) -> list[dict[str, Any]]:

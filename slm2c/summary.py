@@ -27,9 +27,26 @@ def summary(report: _Facts) -> str:
         table(used, "llrr"),
         calibration(report["calibration"]),
     ]
+    if traded := _traded(report["schedule"]):
+        parts.append(traded)
     if report["model"]["warnings"]:
         parts.append("\n".join(f"  warning: {warning}" for warning in report["model"]["warnings"]))
     return "\n\n".join(parts)
+
+
+def _traded(chosen: _Facts) -> str:
+    """What a smaller arena costs, where the fastest schedule was not taken."""
+    fastest = chosen["fastest"]
+    if chosen == {**fastest, "fastest": fastest}:
+        return ""
+    more = 100 * (chosen["instructions"] / fastest["instructions"] - 1)
+    groups = f", heads in {chosen['groups_of_heads']} groups" if chosen["groups_of_heads"] > 1 else ""
+    return (
+        f"  traded for the arena: tiles of {chosen['rows_of_a_tile']} rows{groups} instead of "
+        f"{fastest['arena_bytes']:,} bytes;\n  about {more:.1f} % more instructions and "
+        f"{chosen['weight_bytes_read']:,} instead of {fastest['weight_bytes_read']:,} bytes of weights read "
+        "in a full-length run"
+    )
 
 
 def _used(region: _Facts) -> int:

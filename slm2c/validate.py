@@ -19,7 +19,7 @@ from slm2c import fixedpoint, samples, toolchain
 from slm2c.board import Board, emulated, load_board
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import DTYPES, Array, Graph
+from slm2c.ir import Array, Graph
 from slm2c.quantize import run_int
 
 if TYPE_CHECKING:
@@ -171,7 +171,9 @@ def _compare(
     first: Difference | None = None
     for i, sample in enumerate(samples):
         expected = run_int(graph, sample)
-        stored = {numbers[number]: data for s, number, data in traced.get(i, ())}
+        stored = {
+            numbers[number]: _whole(parts, expected[numbers[number]]) for number, parts in traced.get(i, {}).items()
+        }
         assert stored, f"{rung}: nothing was stored for sample {i}"
         for node in graph.nodes:
             name = node.outputs[0]
@@ -179,8 +181,7 @@ def _compare(
                 continue
             tensors += 1
             want = expected[name]
-            got = np.frombuffer(stored[name], dtype=np.dtype(DTYPES[graph.tensors[name].dtype]).newbyteorder("<"))
-            assert got.size == want.size, f"{rung}: {name} has {got.size} elements, expected {want.size}"
+            got = stored[name]
             wrong = np.flatnonzero(got != want.ravel())
             mismatches += len(wrong)
             if len(wrong) and first is None:
@@ -214,19 +215,44 @@ def quantize_input(graph: Graph, name: str, value: Array) -> Array:
     return fixedpoint.quantize(value, tensor.quant, tensor.dtype)
 
 
-def read_trace(path: Path) -> dict[int, list[tuple[int, int, bytes]]]:
-    """trace.bin by sample: (sample, tensor number, bytes) in the order stored."""
-    found: dict[int, list[tuple[int, int, bytes]]] = {}
-    for sample, number, data in _records(path.read_bytes()):
-        found.setdefault(sample, []).append((sample, number, data))
+@dataclass(frozen=True)
+class StoredPart:
+    """What a kernel call stored: `data` holds rows of `width` bytes, which are the tensor's from byte `offset` on,
+    `full` bytes apart.
+    """
+
+    width: int
+    offset: int
+    full: int
+    data: bytes
+
+
+def read_trace(path: Path) -> dict[int, dict[int, list[StoredPart]]]:
+    """trace.bin: what was stored, by sample and tensor number, in order."""
+    found: dict[int, dict[int, list[StoredPart]]] = {}
+    for sample, number, part in _records(path.read_bytes()):
+        found.setdefault(sample, {}).setdefault(number, []).append(part)
     return found
 
 
-def _records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def _records(data: bytes) -> Iterator[tuple[int, int, StoredPart]]:
     at = 0
     while at < len(data):
-        sample, number, size = struct.unpack_from("<III", data, at)
-        at += 12
-        assert at + size <= len(data), "trace.bin is cut short"
-        yield sample, number, data[at : at + size]
-        at += size
+        sample, number, rows, width, offset, full = struct.unpack_from("<6I", data, at)
+        at += 24
+        assert at + rows * width <= len(data), "trace.bin is cut short"
+        yield sample, number, StoredPart(width, offset, full, data[at : at + rows * width])
+        at += rows * width
+
+
+def _whole(parts: Sequence[StoredPart], like: Array) -> Array:
+    """The elements of a tensor, of the type and size of `like`, put together; each byte was stored once."""
+    found = np.zeros(like.nbytes, dtype=np.uint8)
+    seen = np.zeros(like.nbytes, dtype=np.int64)
+    for part in parts:
+        rows = np.frombuffer(part.data, dtype=np.uint8).reshape(-1, part.width)
+        at = part.offset + part.full * np.arange(len(rows))[:, None] + np.arange(part.width)
+        found[at] = rows
+        seen[at] += 1
+    assert (seen == 1).all(), f"{int((seen != 1).sum())} of {like.nbytes} bytes were not stored once"
+    return found.view(like.dtype.newbyteorder("<"))

@@ -140,6 +140,12 @@ def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | N
     return np.asarray(found + 0.5 * abs(terms[1].factor) * terms[1].quant.scale / out.scale * constant)
 
 
+def constant_is_a_row(node: Node, graph: Graph) -> bool:
+    """Whether an operand that is constant is the same for every row."""
+    y = graph.consts.get(node.inputs[1])
+    return y is None or y.ndim < 2 or len(y) == 1
+
+
 def broadcast_cases(op: str, rng: np.random.Generator, attrs: Sequence[Mapping[str, object]]) -> list[Case]:
     """Cases of an operator on x and y, broadcast in all ways; each has the next of `attrs`."""
     options: list[tuple[Shape, int | None, Shape, int | None, bool]] = [
@@ -193,6 +199,7 @@ OP = OpDef(
     eval_int=_eval_int,
     lower=_lower,
     cases=_cases,
+    rowwise=constant_is_a_row,
     inputs=(("i8", "i16"),),
     outputs=("i8", "i16"),
     inplace=(0, 1),

@@ -31,10 +31,34 @@ class Special(Enum):
     TOKENS = "n"  # the actual token count, uint32_t
     SCRATCH = "scratch"  # void *: the call's scratch memory in the arena
     NULL = "NULL"  # an absent optional pointer
+    ROWS = "rows"  # of the tile at hand, in a loop over tiles of rows, uint32_t
 
 
-Arg = str | int | Special
-"""A tensor or constant by name, a number, or a Special."""
+@dataclass(frozen=True)
+class Offset:
+    """A tensor or constant in a loop: from `step` elements on for each unit of the loop's variable `index`."""
+
+    name: str
+    index: str
+    step: int
+
+
+Arg = str | int | Special | Offset
+"""A tensor or constant by name, a number, a Special, or an Offset into a tensor or constant."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a call in a loop stores: `rows` rows of `width` elements, `step` elements apart in memory, of a tensor whose
+    rows are `full` elements apart; they are the tensor's from element `index * offset` on.
+    """
+
+    rows: Arg
+    width: int
+    step: int
+    index: str
+    offset: int
+    full: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,9 @@ class KernelCall:
     """One call of a C function. `consts` are further arrays for the blob (repacked weights), named by `args`.
 
     `scratch` counts bytes at the maximum token count. A call without a symbol, of (input, offset, output), says
-    that the output lies in the input's memory, that many elements from its start: nothing is called.
+    that the output lies in the input's memory, that many elements from its start: nothing is called. `overwrites` names
+    inputs that the output may lie on as long as its rows are no longer than theirs. `part`: None if all is stored at
+    once.
     """
 
     symbol: str
@@ -57,6 +83,13 @@ class KernelCall:
     node: Node
     consts: Mapping[str, Array] = field(default_factory=dict)
     scratch: int = 0
+    overwrites: tuple[str, ...] = ()
+    part: Part | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensors and constants among the arguments, in order."""
+        return tuple(a.name if isinstance(a, Offset) else a for a in self.args if isinstance(a, str | Offset))
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,8 @@ class OpDef:
     least_scale: (float node, tensors, float constants) -> the smallest scale of the output whose accumulator fits
       32 bits
     inplace: activation inputs whose buffer the output may overwrite, element for element
+    rowwise: (integer node, graph) -> whether row i of the output depends on row i of the activations alone, all of them
+        [rows, features], so that the kernel can be called for a few rows at a time
     macs: (node, tensors) -> multiply-accumulates at the maximum token count
     error: (float node, tensors with their Quant, arrays in input order: dequantized activations and float constants) ->
         bound, for the output or for each of its elements, on how far eval_int may lie from eval_float of the same
@@ -112,6 +147,7 @@ class OpDef:
     fixed_quant: Callable[[Node, str], Quant] | None = None
     least_scale: Callable[[Node, Mapping[str, Tensor], Mapping[str, Array]], float] | None = None
     inplace: tuple[int, ...] = ()
+    rowwise: Callable[[Node, Graph], bool] = lambda *_: False
     macs: Callable[[Node, Mapping[str, Tensor]], int] = lambda node, tensors: 0
     error: Callable[[Node, Mapping[str, Tensor], Sequence[Array | None]], Array | float] = lambda *_: 0.51
 

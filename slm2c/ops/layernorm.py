@@ -234,6 +234,7 @@ OP = OpDef(
     eval_int=_eval_int,
     lower=_lower,
     cases=_cases,
+    rowwise=lambda node, graph: True,
     inputs=(("i8", "i16"),),
     outputs=("i8", "i16"),
     inplace=(0, 1),

@@ -19,8 +19,8 @@ from slm2c.ops.base import Case, KernelCall, OpDef, Special, fields, pack_fields
 
 PARAMS = ("shift", "zero_point", "minimum", "maximum")
 
-SCRATCH = 8192
-"""Bytes for expanded activations that the packed kernel gets at most; with less, it reads the weights more often."""
+TILE = 16
+"""Tokens that the packed kernel expands at a time, at most: it reads all weights once for so many."""
 
 
 def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
@@ -151,7 +151,7 @@ def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
     x, weight, bias, mult, params = node.inputs
     out, w, b = node.outputs[0], graph.consts[weight], graph.consts[bias]
     words = pack(w)
-    tile = min(graph.tensors[x].shape[0], max(2, SCRATCH // (4 * words.shape[1])))
+    tile = min(graph.tensors[x].shape[0], TILE)
     consts = {f"{out}.channels": _channels(b, graph.consts[mult]), f"{out}.packed": words}
     symbol = "slm_linear_packed_s8" if _sums_fit(w, b) else "slm_linear_pieces_s8"
     args = (Special.SCRATCH, params, f"{out}.channels", x, f"{out}.packed", out, rows(graph.tensors[x]))
@@ -209,6 +209,7 @@ OP = OpDef(
     lower=_lower,
     lower_dsp=_lower_dsp,
     cases=_cases,
+    rowwise=lambda node, graph: True,
     outputs=("i8", "i16"),
     least_scale=least_scale,
     macs=_macs,

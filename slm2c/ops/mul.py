@@ -18,7 +18,7 @@ import numpy as np
 
 from slm2c import fixedpoint
 from slm2c.ir import Array, Graph, Node, Shape, Tensor
-from slm2c.ops.add import broadcast_cases, fit, quantize_constant
+from slm2c.ops.add import broadcast_cases, constant_is_a_row, fit, quantize_constant
 from slm2c.ops.base import Case, KernelCall, OpDef, Special, fields, pack_fields
 from slm2c.ops.layout import broadcast
 
@@ -103,6 +103,7 @@ OP = OpDef(
     eval_int=_eval_int,
     lower=_lower,
     cases=_cases,
+    rowwise=constant_is_a_row,
     outputs=("i8", "i16"),
     inplace=(0, 1),
     error=_error,

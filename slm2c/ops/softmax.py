@@ -91,6 +91,7 @@ OP = OpDef(
     eval_int=_eval_int,
     lower=_lower,
     cases=_cases,
+    rowwise=lambda node, graph: True,
     outputs=("i8", "i16"),
     fixed_quant=fixed_quant,
     inplace=(0,),
