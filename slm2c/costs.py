@@ -140,7 +140,8 @@ def tile_rows(rows: int, most: int) -> list[int]:
     found = []
     while rows:
         tiles = -(-rows // most)
-        found.append(min(rows, -(-(-(-rows // tiles)) // 4) * 4))
+        equal = -(-rows // tiles)
+        found.append(min(rows, (equal + 3) // 4 * 4))
         rows -= found[-1]
     return found
 

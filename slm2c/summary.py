@@ -104,6 +104,8 @@ def render(report: _Facts) -> str:
         summary(report),
         title("model"),
         _model(report["model"]),
+        title("schedule"),
+        _schedule(report["schedule"], report["model"]["max_tokens"]),
         title("weights and work"),
         _layers(report["layers"], report["flash"]["blob_bytes"]),
         title("tensors with the most noise"),
@@ -123,6 +125,19 @@ def _model(model: _Facts) -> str:
     ports = [("input", model["inputs"]), ("output", model["outputs"])]
     rows += [(kind, f"{p['name']}: {p['dtype']} {p['shape']}") for kind, found in ports for p in found]
     rows += [("warning", warning) for warning in model["warnings"]]
+    return table(rows, "l*")
+
+
+def _schedule(chosen: _Facts, tokens: int | None) -> str:
+    """How the calls run, and what that is expected to take."""
+    length = f"at {tokens} tokens" if tokens else "a run"
+    groups = chosen["groups_of_heads"]
+    rows: list[Sequence[object]] = [
+        ("loops", f"{chosen['loops']}, in tiles of at most {chosen['rows_of_a_tile']} rows"),
+        ("attention", "all heads at once" if groups == 1 else f"heads in {groups} groups, one after the other"),
+        ("instructions", f"about {chosen['instructions']:,} {length}, by the table of slm2c/costs.py"),
+        ("weights read", f"{chosen['weight_bytes_read']:,} bytes {length}: once for each tile"),
+    ]
     return table(rows, "l*")
 
 
