@@ -314,7 +314,9 @@ class _Model:
             declaration = f"{ctype} *const {variable} = ({ctype} *)(void *)(arena + {offset}u);"
         arguments = ", ".join(self._argument(call, a) for a in call.args)
         return {
-            "comment": comment_text(f"{call.node.name or call.node.op}: {call.node.op} -> [{shape}] {ctype}{scale}"),
+            "comment": comment_text(
+                f"{_shortened(call.node.name or call.node.op)}: {call.node.op} -> [{shape}] {ctype}{scale}"
+            ),
             "declaration": declaration,
             "text": f"{call.symbol}({arguments});" if call.symbol else "",
             "trace": self._trace(call, tensor) if call.symbol else "",
@@ -361,12 +363,12 @@ class _Model:
         if loop.index == ROW:
             count = "n" if loop.rows is Special.TOKENS else f"{loop.rows}u"
             return {
-                "comment": f"in tiles of at most {loop.size} rows",
+                "comment": f"In tiles of at most {loop.size} rows:",
                 "head": f"for (uint32_t row = 0u, rows; row < {count}; row += rows)",
                 "first": f"rows = slm_tile_rows({count} - row, {loop.size}u);",
             }
         head = f"for (uint32_t group = 0u; group < {loop.size}u; group++)"
-        return {"comment": f"one of {loop.size} groups of heads at a time", "head": head, "first": ""}
+        return {"comment": f"One of {loop.size} groups of heads at a time:", "head": head, "first": ""}
 
     def _io(self, x: str, macro: str, doc: str) -> dict[str, Any]:
         tensor: Tensor = self.graph.tensors[x]
@@ -477,6 +479,11 @@ class _Model:
         ]
         text = json.dumps([blob.FORMAT, *facts], default=lambda array: hashlib.sha256(array.tobytes()).hexdigest())
         return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _shortened(name: str, width: int = 56) -> str:
+    """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
+    return name if len(name) <= width else f"{name[: width // 2 - 3]}...{name[-width // 2 :]}"
 
 
 def _member(const: str, value: Array, kernel: str) -> _Member:

@@ -94,7 +94,9 @@ def test_a_limit_trades_speed_for_memory(compiled: Compiled, tmp_path: Path) -> 
     less = compile_model(path, BOARD, Options(method="minmax", arena=fastest.arena_bytes - 1)).lowered
     assert less.chosen.arena_bytes < fastest.arena_bytes == less.fastest.arena_bytes
     assert less.chosen.instructions > fastest.instructions
-    with pytest.raises(CompileError, match=r"--arena.*smallest arena of any schedule takes [\d,]+ bytes, 100 are asked"):
+    with pytest.raises(
+        CompileError, match=r"--arena.*smallest arena of any schedule takes [\d,]+ bytes, 100 are asked"
+    ):
         compile_model(path, BOARD, Options(method="minmax", arena=100))
 
 
