@@ -7,6 +7,7 @@ layers, the pooler on the first token, a classifier. Inputs are `input_ids` and 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -65,7 +66,7 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, Array] = {}
 
-    def op(self, kind: str, *inputs: str, name: str = "", output: str = "", **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, name: str = "", output: str = "", **attributes: Any) -> str:
         name = name or f"{kind}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, inputs, [output or f"{name}:0"], name, **attributes))
         return output or f"{name}:0"
@@ -93,7 +94,9 @@ class _Graph:
         return self.op("Mul", half, self.op("Add", erf, self.const("one", np.float32(1))))
 
     def model(self, tokens: int, classes: int) -> onnx.ModelProto:
-        inputs = [helper.make_tensor_value_info(x, TensorProto.INT64, [1, tokens]) for x in ("input_ids", "attention_mask")]
+        inputs = [
+            helper.make_tensor_value_info(x, TensorProto.INT64, [1, tokens]) for x in ("input_ids", "attention_mask")
+        ]
         output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes])
         weights = [numpy_helper.from_array(value, name) for name, value in self._weights.items()]
         graph = helper.make_graph(self._nodes, "student", inputs, [output], weights)

@@ -64,8 +64,9 @@ def runs(
     firmware = _build(model, board, tokens, work / "runs.elf", ())
     own = [obj for source, obj in firmware.objects.items() if source.is_relative_to(model.folder)]
     code = elf.object_sizes(firmware.map, own).code
-    lowered = model.compiled.lowered
-    sizes = code, lowered.emitted.arena_bytes, lowered.plan.lower_bound_bytes, arena_limit
+    plan, arena = model.compiled.lowered.plan, model.compiled.lowered.emitted.arena_bytes
+    # What is beside the plan (ids and scores of a text) is in both.
+    sizes = code, arena, plan.lower_bound_bytes + arena - plan.arena_bytes, arena_limit
     return [
         Total(board.name, model.name, n, count, (estimated or {}).get(n), *sizes, _weights_read(model, n))
         for n, count in _rows(firmware, board)
@@ -135,7 +136,9 @@ def weights(graph: Graph, node: Node, tokens: int) -> int:
 
 def macs(graph: Graph, node: Node, tokens: int) -> int:
     """Multiply-accumulates of a node at a token count."""
-    return TABLE[node.op].macs(node, {name: _at(graph.tensors[name], tokens) for name in (*node.inputs, *node.outputs) if name})
+    return TABLE[node.op].macs(
+        node, {name: _at(graph.tensors[name], tokens) for name in (*node.inputs, *node.outputs) if name}
+    )
 
 
 def _at(tensor: Tensor, tokens: int) -> Tensor:
