@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
 CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
 MCA := llvm-mca-22=llvm-22
-ANY_MCA := 'llvm-mca|llvm-mca-14|llvm-mca-19=llvm'
+ANY_MCA := llvm-mca=llvm
 CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
 
 .PHONY: help
@@ -63,7 +63,7 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 	$(BIN)/clang-format -i runtime_c/*.[ch]
 
 .PHONY: tools
-tools: ## install the system packages that the other targets use
+tools: mca ## install the system packages that the other targets use
 	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
 
 .PHONY: host-cc

@@ -205,7 +205,9 @@ def _prices(tool: str, runs: Iterable[Run], program: Program) -> dict[Run, float
 
 
 def _assembly(instructions: Sequence[str]) -> Iterator[str]:
-    """Instructions as llvm-mca reads them: those in IT blocks as if unconditional, branches without a target."""
+    """Instructions as llvm-mca reads them: those in IT blocks as if unconditional, branches without a target, calls as
+    branches, for which it would otherwise assume 100 cycles.
+    """
     conditional = 0
     for text in instructions:
         text = re.sub(r"<.*", "", re.sub(r"^(\w+)\.[nw]\b", r"\1", text.replace("\t", " "))).strip()
@@ -217,4 +219,5 @@ def _assembly(instructions: Sequence[str]) -> Iterator[str]:
             conditional -= 1
         if re.match(r"cbn?z", text):
             text = "cmp r0, #0"
-        yield re.sub(rf"^(b|bl)({_CONDITIONS})?\s+[0-9a-f]+$", r"\1\2 #0", text)
+        text = re.sub(r"^blx\b", "bx", text)
+        yield re.sub(rf"^bl?({_CONDITIONS})?\s+[0-9a-f]+$", r"b\1 #0", text)

@@ -44,7 +44,7 @@ def measure(folder: Path, layers: Layers, board: Board, tokens: Sequence[int], w
     compiler or QEMU.
     """
     library = _library(folder)
-    version = f"{_commit(folder)} {_flags(library)}".strip()
+    version = _version(folder, library)
     program = work / "cmsis_nn.c"
     facts = {"hidden": layers.hidden, "heads": layers.heads, "ffn": layers.ffn, "tokens": list(tokens)}
     program.write_text(render("bench_cmsis_nn.c.j2", **facts), encoding="utf-8")
@@ -97,21 +97,15 @@ def _library(folder: Path) -> Path:
     return found[0]
 
 
-def _commit(folder: Path) -> str:
-    """The tag or commit that is checked out; "of unknown version" for a copy without its history."""
+def _version(folder: Path, library: Path) -> str:
+    """The tag or commit that is checked out, and what CMake noted that it was compiled with, as far as is known."""
     git = ["git", "-C", str(folder), "describe", "--tags", "--always"]
-    try:
-        if (folder / ".git").exists():
-            return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return "of unknown version"
-
-
-def _flags(library: Path) -> str:
-    """What CMake noted that it was compiled with; "" if it did not."""
+    version = "a copy of unknown version"
+    if (folder / ".git").exists():
+        version = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or version
     cache = library.with_name("CMakeCache.txt")
     text = cache.read_text(encoding="utf-8") if cache.is_file() else ""
     names = "CMAKE_C_FLAGS", "CMSIS_OPTIMIZATION_LEVEL"
-    found = [re.search(rf"^{name}:\w+=(.*)$", text, re.MULTILINE) for name in names]
-    return " ".join(match[1] for match in found if match and match[1])
+    found = [re.search(rf"^{name}:\w+=(.+)$", text, re.MULTILINE) for name in names]
+    flags = " ".join(match[1] for match in found if match)
+    return f"{version}, compiled with {flags}" if flags else version

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 760, 400
@@ -42,40 +42,46 @@ def chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> s
         x, y = point[0] / x_ticks[-1], point[1] / y_ticks[-1]
         return _LEFT + x * (right - _LEFT), bottom - y * (bottom - _TOP)
 
-    body = [f'<text x="{_LEFT}" y="22" font-size="16" font-weight="600">{escape(title)}</text>']
+    body = [_text(_LEFT, 22, title, 'font-size="16" font-weight="600"')]
     for tick in y_ticks:
         y = at((0, tick))[1]
         body.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{_INK if tick == 0 else _GRID}"/>')
-        body.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        body.append(_text(_LEFT - 8, y + 4, f"{tick:g}", 'text-anchor="end"'))
     for tick in x_ticks:
         x = at((tick, 0))[0]
         body.append(f'<path d="M{x:.1f} {bottom}v5" stroke="{_INK}"/>')
-        body.append(f'<text x="{x:.1f}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>')
-    middle = (_LEFT + right) / 2
-    body.append(f'<text x="{middle:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{escape(x_label)}</text>')
+        body.append(_text(x, bottom + 20, f"{tick:g}", 'text-anchor="middle"'))
+    body.append(_text((_LEFT + right) / 2, HEIGHT - 12, x_label, 'text-anchor="middle"'))
     turned = f'transform="translate(16 {(_TOP + bottom) / 2:.1f}) rotate(-90)"'
-    body.append(f'<text {turned} text-anchor="middle">{escape(y_label)}</text>')
+    body.append(_text(0, 0, y_label, f'{turned} text-anchor="middle"'))
     for i, s in enumerate(series):
-        points = [at(point) for point in s.points]
-        if s.line:
-            dashes = ' stroke-dasharray="6 4"' if s.dashed else ""
-            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-            body.append(f'<path d="M{path}" fill="none" stroke="{s.colour}" stroke-width="2"{dashes}/>')
-        body += [_mark(s.mark, x, y, s.colour) for x, y in points if s.mark]
-        for (x, y), label in zip(points, s.labels, strict=False):
-            body.append(f'<text x="{x - 7:.1f}" y="{y - 5:.1f}" text-anchor="end">{escape(label)}</text>')
+        body += _line(s, [at(point) for point in s.points])
         y = _TOP + 10 + 22 * i
-        dashes = ' stroke-dasharray="6 4"' if s.dashed else ""
-        if s.line:
-            body.append(f'<path d="M{right + 14} {y}h24" stroke="{s.colour}" stroke-width="2"{dashes}/>')
-        if s.mark:
-            body.append(_mark(s.mark, right + 26, y, s.colour))
-        body.append(f'<text x="{right + 46}" y="{y + 4}">{escape(s.name)}</text>')
+        ends = [(right + 14.0, y), (right + 38.0, y)]
+        body += _line(replace(s, mark="", labels=()), ends)
+        body += _line(replace(s, line=False, labels=()), [(right + 26.0, y)])
+        body.append(_text(right + 46, y + 4, s.name))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'role="img" font-family="system-ui, sans-serif" font-size="12" fill="{_INK}">'
     )
     return "\n".join([head, f"<title>{escape(title)}</title>", *body, "</svg>"]) + "\n"
+
+
+def _line(s: Series, points: Sequence[Point]) -> Iterator[str]:
+    """What of a series is drawn, at `points` of the picture."""
+    if s.line:
+        dashes = ' stroke-dasharray="6 4"' if s.dashed else ""
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        yield f'<path d="M{path}" fill="none" stroke="{s.colour}" stroke-width="2"{dashes}/>'
+    yield from (_mark(s.mark, x, y, s.colour) for x, y in points if s.mark)
+    for (x, y), label in zip(points, s.labels, strict=False):
+        if label:
+            yield _text(x - 7, y - 5, label, 'text-anchor="end"')
+
+
+def _text(x: float, y: float, text: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}"{" " if more else ""}{more}>{escape(text)}</text>'
 
 
 def _mark(kind: str, x: float, y: float, colour: str) -> str:
