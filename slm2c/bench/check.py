@@ -121,15 +121,14 @@ def _models(keys: Sequence[Key]) -> str:
 
 
 def _table(changes: Sequence[Change]) -> list[str]:
-    rows = [
-        (" ".join(c.key[:2]), ", ".join(c.key[2:]), f"{c.old:,}", f"{c.new:,}", f"{100 * (c.ratio - 1):+.1f} %")
-        for c in changes[:_SHOWN]
-    ]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    text = [
-        "  "
-        + "  ".join(f"{x:<{w}}" if i < 2 else f"{x:>{w}}" for i, (x, w) in enumerate(zip(row, widths, strict=True)))
+    rows = [("  where", "what", "committed", "now", "change")]
+    for c in changes[:_SHOWN]:
+        figures = f"{c.old:,}", f"{c.new:,}", f"{100 * (c.ratio - 1):+.1f} %"
+        rows.append((f"  {' '.join(c.key[:2])}", ", ".join(c.key[2:]), *figures))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(x.ljust(w) if i < 2 else x.rjust(w) for i, (x, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
     more = len(changes) - _SHOWN
-    return [*text, f"  and {more:,} more"] if more > 0 else text
+    return [*lines, f"  and {more:,} more"] if more > 0 else lines
