@@ -19,11 +19,13 @@ BIN := $(VENV)/bin
 # COMMAND=PACKAGES, as .ci/need takes them.
 HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
 CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
+MCA := llvm-mca-22=llvm-22
+ANY_MCA := llvm-mca=llvm
 CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C answer typed commands
@@ -47,8 +49,12 @@ check: $(VENV)/.dev ## formatting, linters, types; warnings and static analysis 
 	@.ci/check-c
 
 .PHONY: bench
-bench: host-cc cross $(VENV)/.demo ## instruction counts of every kernel call on an emulated Cortex-M7
+bench: cross mca $(VENV)/.demo ## instructions of every kernel call on emulated cores, into docs/
 	@$(BIN)/python -m slm2c.bench
+
+.PHONY: bench-check
+bench-check: cross mca $(VENV)/.demo ## measure again; fails if anything grew by more than 1 %
+	@$(BIN)/python -m slm2c.bench --check
 
 .PHONY: format
 format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
@@ -57,7 +63,7 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 	$(BIN)/clang-format -i runtime_c/*.[ch]
 
 .PHONY: tools
-tools: ## install the system packages that the other targets use
+tools: mca ## install the system packages that the other targets use
 	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
 
 .PHONY: host-cc
@@ -67,6 +73,10 @@ host-cc:
 .PHONY: cross # without it the targets go on, and say what they leave out
 cross:
 	@.ci/need 'emulated Cortex-M' $(CROSS) || true
+
+.PHONY: mca # its models of cores get better: the newest that is packaged, else any
+mca:
+	@.ci/need 'estimates of cycles' $(MCA) 2>/dev/null || .ci/need 'estimates of cycles' $(ANY_MCA) || true
 
 .PHONY: clean
 clean: ## remove what the other targets made, and .venv

@@ -1,8 +1,9 @@
-"""cycles: how long an image would run on a Cortex-M7, estimated with llvm-mca.
+"""cycles: what an image executes, instruction by instruction, and how long a Cortex-M7 would take for it.
 
 QEMU logs every translation block that it executes. Blocks that follow each other in memory are joined to straight runs
-of instructions; llvm-mca's in-order model of the core prices each distinct run in its steady state. No cache, no bus,
-no mispredicted branch: a lower bound, in the terms of that model.
+of instructions. Counts that come from them are exact, for each function too. llvm-mca's in-order model of the Cortex-M7
+prices each distinct run in its steady state: no cache, no bus, no mispredicted branch, a lower bound in the terms of
+that model, which differs between versions of LLVM.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import re
 import shutil
 import subprocess
 import tempfile
+from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from slm2c import toolchain
 from slm2c.board import Board
-from slm2c.errors import CompileError, Problem
 
 Run = tuple[int, int]
 """Address of the first instruction, and of what follows the last one."""
+
+MODELLED = "cortex-m7"
+"""The core that llvm-mca is asked for."""
 
 _CONDITIONS = "eq|ne|cs|cc|hs|lo|mi|pl|vs|vc|hi|ls|ge|lt|gt|le"
 _ITERATIONS = 20
@@ -30,10 +35,14 @@ _ITERATIONS = 20
 
 @dataclass(frozen=True)
 class Part:
-    """What was executed between two marks."""
+    """What was executed before a mark, since the mark before. `functions`: instructions by the function they are in;
+    `cycles`: estimated, None without an estimate.
+    """
 
+    mark: str
     instructions: int
-    cycles: int
+    functions: Mapping[str, int]
+    cycles: int | None
 
 
 def llvm_mca() -> str | None:
@@ -42,45 +51,60 @@ def llvm_mca() -> str | None:
     return next((name for name in reversed(names) if shutil.which(name)), None)
 
 
-def estimate(elf: Path, board: Board, marks: Sequence[str]) -> list[tuple[str, Part]]:
-    """(mark, what was executed since the mark before) for each time that a function of `marks` was entered.
+def llvm_version() -> str | None:
+    """The version of `llvm_mca`, such as "22.1.8"; None without one."""
+    tool = llvm_mca()
+    if tool is None:
+        return None
+    text = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"LLVM version (\S+)", text)
+    return found[1] if found else "unknown"
 
-    Raises CompileError without llvm-mca, objdump or QEMU.
+
+def executed(elf: Path, board: Board, marks: Sequence[str]) -> list[Part]:
+    """What an image executes on the emulated `board`, cut where a function of `marks` is entered; in order.
+
+    Cycles are estimated for a Cortex-M7 where there is an llvm-mca. Raises CompileError without objdump or QEMU.
     """
     program = disassemble(elf)
-    addresses = {program.functions[name]: name for name in marks}
-    parts: list[tuple[str, Counter[Run]]] = []
+    parts = list(_cut(_blocks(elf, board), {at: name for at, name in program.functions.items() if name in marks}))
+    runs = sorted({run for _, part in parts for run in part})
+    inside = {run: program.by_function(run) for run in runs}
+    tool = llvm_mca() if board.cpu == MODELLED else None
+    prices = {} if tool is None else _prices(tool, runs, program)
+    found = []
+    for mark, part in parts:
+        functions: Counter[str] = Counter()
+        for run, times in part.items():
+            for name, count in inside[run].items():
+                functions[name] += count * times
+        cycles = round(sum(prices[run] * times for run, times in part.items())) if prices else None
+        found.append(Part(mark, functions.total(), functions, cycles))
+    return found
+
+
+def _cut(blocks: Iterable[Run], marks: Mapping[int, str]) -> Iterator[tuple[str, Counter[Run]]]:
+    """(mark, how often each straight run was executed since the mark before), for each time that a mark is entered."""
     current: Counter[Run] = Counter()
     start = end = None
-    for first, behind in _blocks(elf, board):
-        if first in addresses or first != end:
+    for first, behind in blocks:
+        if first in marks or first != end:
             if start is not None and end is not None:
                 current[start, end] += 1
             start = first
-        if first in addresses:
-            parts.append((addresses[first], current))
+        if first in marks:
+            yield marks[first], current
             current = Counter()
         end = behind
-    prices = _prices({run for _, part in parts for run in part}, program)
-    lengths = {run: len(program.between(run)) for _, part in parts for run in part}
-    return [
-        (
-            mark,
-            Part(
-                sum(lengths[run] * n for run, n in part.items()), round(sum(prices[run] * n for run, n in part.items()))
-            ),
-        )
-        for mark, part in parts
-    ]
 
 
 @dataclass(frozen=True)
 class Program:
-    """Instructions by address, in order, and where functions start."""
+    """The code of an image, by address and in its order: instructions, the address after each, names of functions."""
 
     instructions: Mapping[int, str]
-    functions: Mapping[str, int]
     following: Mapping[int, int]
+    functions: Mapping[int, str]
 
     def between(self, run: Run) -> list[str]:
         """The instructions of a straight run."""
@@ -91,20 +115,34 @@ class Program:
             at = self.following[at]
         return found
 
+    def by_function(self, run: Run) -> Counter[str]:
+        """How many instructions of a straight run lie in each function."""
+        found: Counter[str] = Counter()
+        at, end = run
+        while at < end:
+            found[self.functions[self._starts[bisect(self._starts, at) - 1]]] += 1
+            at = self.following[at]
+        return found
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return list(self.functions)
+
 
 def disassemble(elf: Path) -> Program:
     """The code of an image, by the objdump of the cross compiler."""
     command = [re.sub(r"gcc$", "objdump", toolchain.cross_cc()), "-d", "--no-show-raw-insn", str(elf)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     instructions: dict[int, str] = {}
-    functions: dict[str, int] = {}
+    functions: dict[int, str] = {}
     for line in text.splitlines():
         if label := re.match(r"([0-9a-f]+) <(\S+)>:", line):
-            functions[label[2]] = int(label[1], 16)
-        elif code := re.match(r"\s+([0-9a-f]+):\s+(.*)", line):
+            functions[int(label[1], 16)] = label[2]
+        elif code := re.match(r"\s*([0-9a-f]+):\s+(.*)", line):
             instructions[int(code[1], 16)] = re.split(r"[@;]", code[2])[0].strip()
     addresses = list(instructions)
-    return Program(instructions, functions, dict(zip(addresses, [*addresses[1:], addresses[-1] + 4], strict=True)))
+    following = dict(zip(addresses, [*addresses[1:], addresses[-1] + 4], strict=True))
+    return Program(instructions, following, functions)
 
 
 def _blocks(elf: Path, board: Board) -> Iterator[Run]:
@@ -141,14 +179,11 @@ def _parse_log(lines: Iterator[str]) -> Iterator[Run]:
             ends[first] = address + (4 if code[3] else 2)
 
 
-def _prices(runs: set[Run], program: Program) -> dict[Run, float]:
+def _prices(tool: str, runs: Iterable[Run], program: Program) -> dict[Run, float]:
     """Cycles of each run, repeated; an instruction that llvm-mca does not read counts one."""
-    tool = llvm_mca()
-    if tool is None:
-        raise CompileError(Problem("llvm-mca", "", "not found", "install it (Debian: apt-get install llvm)"))
-    bodies = {run: list(_assembly(program.between(run))) for run in sorted(runs)}
+    bodies = {run: list(_assembly(program.between(run))) for run in runs}
     refused = dict.fromkeys(bodies, 0)
-    command = [tool, "-mtriple=thumbv7em-none-eabihf", "-mcpu=cortex-m7", f"-iterations={_ITERATIONS}", "-"]
+    command = [tool, "-mtriple=thumbv7em-none-eabihf", f"-mcpu={MODELLED}", f"-iterations={_ITERATIONS}", "-"]
     while True:
         lines: list[str] = []
         owners: list[tuple[Run, int] | None] = []
@@ -170,7 +205,9 @@ def _prices(runs: set[Run], program: Program) -> dict[Run, float]:
 
 
 def _assembly(instructions: Sequence[str]) -> Iterator[str]:
-    """Instructions as llvm-mca reads them: those in IT blocks as if unconditional, branches without a target."""
+    """Instructions as llvm-mca reads them: those in IT blocks as if unconditional, branches without a target, calls as
+    branches, for which it would otherwise assume 100 cycles.
+    """
     conditional = 0
     for text in instructions:
         text = re.sub(r"<.*", "", re.sub(r"^(\w+)\.[nw]\b", r"\1", text.replace("\t", " "))).strip()
@@ -182,4 +219,5 @@ def _assembly(instructions: Sequence[str]) -> Iterator[str]:
             conditional -= 1
         if re.match(r"cbn?z", text):
             text = "cmp r0, #0"
-        yield re.sub(rf"^(b|bl)({_CONDITIONS})?\s+[0-9a-f]+$", r"\1\2 #0", text)
+        text = re.sub(r"^blx\b", "bx", text)
+        yield re.sub(rf"^bl?({_CONDITIONS})?\s+[0-9a-f]+$", r"b\1 #0", text)
