@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from slm2c import cycles, elf, output, toolchain
+from slm2c import costs, cycles, elf, output, toolchain
 from slm2c.bench.results import Element, Op, Total
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, compile_model
@@ -21,6 +21,10 @@ from slm2c.toolchain import Firmware
 
 SOFTMAX = re.compile(r"slm_attention_weigh")
 """Functions that turn scores into the weights of a softmax, by the start of their names."""
+
+
+_HOOKS = ("bench_mark", "slm_trace", "slm_trace_part")
+"""What the traced program executes beside the kernels."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Model:
     @property
     def graph(self) -> Graph:
         """The integer graph that the C computes."""
-        return self.compiled.quantized.graph
+        return self.compiled.lowered.program.graph
 
 
 def compile_into(folder: Path, source: Path, board: Board, options: Options) -> Model:
@@ -64,19 +68,14 @@ def runs(
     firmware = _build(model, board, tokens, work / "runs.elf", ())
     own = [obj for source, obj in firmware.objects.items() if source.is_relative_to(model.folder)]
     code = elf.object_sizes(firmware.map, own).code
-    plan, arena = model.compiled.lowered.plan, model.compiled.lowered.emitted.arena_bytes
+    lowered, cycles_at = model.compiled.lowered, estimated or {}
+    plan, arena = lowered.plan, lowered.emitted.arena_bytes
     # What is beside the plan (ids and scores of a text) is in both.
     sizes = code, arena, plan.lower_bound_bytes + arena - plan.arena_bytes, arena_limit
     return [
-        Total(board.name, model.name, n, count, (estimated or {}).get(n), *sizes, _weights_read(model, n))
+        Total(board.name, model.name, n, count, cycles_at.get(n), *sizes, costs.weight_bytes(lowered.program, n))
         for n, count in _rows(firmware, board)
     ]
-
-
-def _weights_read(model: Model, tokens: int) -> int | None:
-    """What the schedule says of the bytes that a run reads from flash, if it does."""
-    known = getattr(model.compiled.lowered.program, "weights_read", None)
-    return None if known is None else known(tokens)
 
 
 def calls(
@@ -87,7 +86,7 @@ def calls(
     Cycles only for a Cortex-M7, and where there is an llvm-mca. Raises CompileError without cross compiler or QEMU.
     """
     firmware = _build(model, board, tokens, work / "calls.elf", ("SLM_TRACE",))
-    entry, mark = f"{model.name}_run", "slm_trace"
+    entry, mark = f"{model.name}_run", "bench_mark"
     order = _rows(firmware, board)
     parts = [part for part in cycles.executed(firmware.elf, board, (entry, mark)) if part.mark == mark]
     assert len(parts) == len(order), f"{len(parts)} calls, expected {len(order)}"
@@ -95,7 +94,7 @@ def calls(
     estimated: Counter[tuple[int, int]] = Counter()
     softmax: Counter[int] = Counter()
     for call, part in zip(order, parts, strict=True):
-        instructions[call] += part.instructions - part.functions.get(mark, 0)
+        instructions[call] += part.instructions - sum(part.functions.get(hook, 0) for hook in _HOOKS)
         estimated[call] += part.cycles or 0
         softmax[call[0]] += sum(count for name, count in part.functions.items() if SOFTMAX.match(name))
     nodes = dict(enumerate(model.graph.nodes, len(model.graph.inputs)))

@@ -19,7 +19,7 @@ class Total:
     code: without C library and start-up
     arena, lower_bound: memory of a run, and what its schedule needs at least
     arena_limit: what the arena was held to; None for as large as is fastest
-    weights_read: read from flash in a run; None where the schedule does not say
+    weights_read: bytes of the blob read in a run, as slm2c/costs.py counts them
     """
 
     board: str
