@@ -7,6 +7,7 @@ layers, the pooler on the first token, a classifier. Inputs are `input_ids` and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,16 @@ def student(
     first = g.op("Gather", x, g.const("zero", np.array(0)), name="first", axis=1)
     pooled = g.op("Tanh", g.dense("pooler", first, hidden, hidden))
     g.dense("classifier", pooled, hidden, classes, "logits")
-    return g.model(tokens, classes)
+    return g.model(dict.fromkeys(("input_ids", "attention_mask"), tokens), "logits", [1, classes])
+
+
+def linear_layers(hidden: int, ffn: int, tokens: int, vocabulary: int, seed: int = 0) -> onnx.ModelProto:
+    """Embeddings, then the three kinds of linear layer of an encoder with nothing between them, for each token."""
+    g = _Graph(np.random.default_rng(seed))
+    x = g.op("Gather", g.random("word_embeddings", vocabulary, hidden), "input_ids", name="embeddings/word")
+    x = g.dense("up", g.dense("projection", x, hidden, hidden), hidden, ffn)
+    g.dense("down", x, ffn, hidden, "y")
+    return g.model({"input_ids": tokens}, "y", [1, tokens, hidden])
 
 
 class _Graph:
@@ -93,11 +103,9 @@ class _Graph:
         erf = self.op("Erf", self.op("Div", x, self.const("root2", np.float32(math.sqrt(2)))))
         return self.op("Mul", half, self.op("Add", erf, self.const("one", np.float32(1))))
 
-    def model(self, tokens: int, classes: int) -> onnx.ModelProto:
-        inputs = [
-            helper.make_tensor_value_info(x, TensorProto.INT64, [1, tokens]) for x in ("input_ids", "attention_mask")
-        ]
-        output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes])
+    def model(self, inputs: Mapping[str, int], output: str, shape: Sequence[int]) -> onnx.ModelProto:
+        ids = [helper.make_tensor_value_info(x, TensorProto.INT64, [1, tokens]) for x, tokens in inputs.items()]
+        outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)]
         weights = [numpy_helper.from_array(value, name) for name, value in self._weights.items()]
-        graph = helper.make_graph(self._nodes, "student", inputs, [output], weights)
+        graph = helper.make_graph(self._nodes, "student", ids, outputs, weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)

@@ -102,7 +102,7 @@ def calls(
     for (n, number), count in instructions.items():
         node = nodes[number]
         shape = " -> ".join(_shape(model.graph.tensors[x]) for x in (node.inputs[0], node.outputs[0]))
-        known = node.op, node.name, shape, macs(model.graph, node, n), count, estimated[n, number] or None
+        known = _title(node), node.name, shape, macs(model.graph, node, n), count, estimated[n, number] or None
         ops.append(Op(board.name, model.name, n, number, *known))
     total = {n: sum(value for (m, _), value in estimated.items() if m == n) for n in tokens}
     return ops, _elements(model.graph, ops, softmax), {n: value for n, value in total.items() if value}
@@ -143,6 +143,11 @@ def macs(graph: Graph, node: Node, tokens: int) -> int:
 def _at(tensor: Tensor, tokens: int) -> Tensor:
     shape = tuple(tokens if axis == tensor.token_axis else size for axis, size in enumerate(tensor.shape))
     return replace(tensor, shape=shape)
+
+
+def _title(node: Node) -> str:
+    """The operator, with the function that was fused to its input."""
+    return f"{node.attrs['function']} + {node.op}" if node.op == "linear" and "function" in node.attrs else node.op
 
 
 def _shape(tensor: Tensor) -> str:

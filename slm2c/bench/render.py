@@ -9,7 +9,7 @@ from typing import TypeVar
 from slm2c.bench.measure import render
 from slm2c.bench.plot import COLOURS, Series, chart
 from slm2c.bench.results import Op, Peer, Results, Total
-from slm2c.bench.suite import BOARDS, DEPTHS, EXAMPLE, LONG, MAIN, TRACED
+from slm2c.bench.suite import BOARDS, DEPTHS, EXAMPLE, LINEARS, LONG, MAIN, TRACED
 from slm2c.board import load_board
 
 PICTURES = {"tokens": "tokens.svg", "rate": "tokens-rate.svg", "layers": "layers.svg"}
@@ -34,7 +34,11 @@ def document(results: Results) -> str:
         parts=_parts(results.peers),
         depths=_depths(results),
         long=_long(results),
-        calls={_core(board): _calls([op for op in results.ops if op.board == board]) for board in boards},
+        linears=_calls([op for op in results.ops if op.model == LINEARS]),
+        calls={
+            _core(board): _calls([op for op in results.ops if (op.board, op.model) == (board, EXAMPLE.model)])
+            for board in boards
+        },
     )
 
 

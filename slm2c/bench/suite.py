@@ -18,10 +18,13 @@ from slm2c.board import load_board
 from slm2c.compile import Options
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
-from slm2c.students import student
+from slm2c.students import linear_layers, student
 
 EXAMPLE = Layers("homecmd", layers=6, hidden=128, heads=4, ffn=512)
 BOARDS = ("mps2-an500", "mps2-an386", "mps2-an505")
+LINEARS = "linear_layers"
+"""A model of these alone."""
+
 SWEEP = tuple(range(1, 33))
 """Token counts of whole runs of the example."""
 
@@ -79,6 +82,7 @@ def run(work: Path, committed: Results | None, progress: Callable[[str], None]) 
         (work / "peers").mkdir()
         found = tuple(peers.measure(Path(folder), EXAMPLE, load_board(MAIN), TRACED, work / "peers"))
     totals, ops, elements = example(work / EXAMPLE.model, progress)
+    ops += linears(work / LINEARS, progress)
     skipped: list[Skipped] = []
     for config in (*DEPTHS, *LONG):
         try:
@@ -111,6 +115,16 @@ def example(work: Path, progress: Callable[[str], None]) -> tuple[list[Total], l
         ops += some
         elements += each
     return totals, ops, elements
+
+
+def linears(work: Path, progress: Callable[[str], None]) -> list[Op]:
+    """The linear layers of the example's sizes on the main board, with nothing fused to them."""
+    e, board, tokens = EXAMPLE, load_board(MAIN), max(TRACED)
+    progress(f"linear layers on {MAIN}")
+    work.mkdir()
+    onnx.save(linear_layers(e.hidden, e.ffn, tokens, _VOCABULARY), work / "model.onnx")
+    model = measure.compile_into(work / "c", work / "model.onnx", board, Options(name=LINEARS, method=_METHOD))
+    return [op for op in measure.calls(model, board, TRACED, work)[0] if op.op == "linear"]
 
 
 def students(config: Student, work: Path, progress: Callable[[str], None]) -> list[Total]:
