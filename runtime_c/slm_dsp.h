@@ -119,4 +119,54 @@ SLM_INLINE uint32_t slm_pack_upper(uint32_t low, uint32_t high)
 #endif
 }
 
+/** \brief value >> shift, rounded half up, for shifts 1..31: LSRS, and ADC of the last bit that it shifted out. */
+SLM_INLINE uint32_t slm_lsr_round(uint32_t value, uint32_t shift)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("lsrs %0, %1, %2\n\tadc %0, %0, #0" : "=r"(result) : "r"(value), "r"(shift) : "cc");
+    return result;
+#else
+    return (value >> shift) + (value >> (shift - 1u) & 1u);
+#endif
+}
+
+/** \brief USAT to 13 bits: value limited to [0, 8191]. */
+SLM_INLINE uint32_t slm_usat13(int32_t value)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("usat %0, #13, %1" : "=r"(result) : "r"(value) : "cc");
+    return result;
+#else
+    return (uint32_t)slm_clamp(value, 0, 8191);
+#endif
+}
+
+/** \brief LDRD: two words, those at words[2 * pair] and behind; `pair` is a constant. */
+SLM_INLINE void slm_ldrd(const int32_t *words, int32_t pair, int32_t *first, int32_t *second)
+{
+#if SLM_DSP
+    __asm("ldrd %0, %1, [%2, %3]"
+          : "=r"(*first), "=r"(*second)
+          : "r"(words), "i"(8 * pair), "m"(words[2 * pair]), "m"(words[2 * pair + 1]));
+#else
+    *first = words[2 * pair];
+    *second = words[2 * pair + 1];
+#endif
+}
+
+/** \brief STRD: two words to words[2 * pair] and behind; `pair` is a constant. */
+SLM_INLINE void slm_strd(uint32_t *words, int32_t pair, uint32_t first, uint32_t second)
+{
+#if SLM_DSP
+    __asm("strd %2, %3, [%4, %5]"
+          : "=m"(words[2 * pair]), "=m"(words[2 * pair + 1])
+          : "r"(first), "r"(second), "r"(words), "i"(8 * pair));
+#else
+    words[2 * pair] = first;
+    words[2 * pair + 1] = second;
+#endif
+}
+
 #endif
