@@ -43,6 +43,54 @@ SLM_INLINE uint32_t slm_load_word(const int8_t *bytes)
 #endif
 }
 
+/** \brief Two elements from any address, the first in bits 15..0. */
+SLM_INLINE uint32_t slm_load_halves(const int16_t *halves)
+{
+#if SLM_DSP
+    uint32_t word;
+    (void)__builtin_memcpy(&word, halves, sizeof word);
+    return word;
+#else
+    return (uint32_t)(uint16_t)halves[0] | (uint32_t)(uint16_t)halves[1] << 16;
+#endif
+}
+
+/** \brief A word to any address, bits 7..0 first. */
+SLM_INLINE void slm_store_word(void *address, uint32_t word)
+{
+#if SLM_DSP
+    (void)__builtin_memcpy(address, &word, sizeof word);
+#else
+    for (uint32_t i = 0; i < 4u; i++) {
+        ((uint8_t *)address)[i] = (uint8_t)(word >> (8u * i));
+    }
+#endif
+}
+
+/** \brief A constant, which the compiler is to keep in a register. */
+SLM_INLINE uint32_t slm_in_register(uint32_t constant)
+{
+#if SLM_DSP
+    __asm("" : "+r"(constant));
+#endif
+    return constant;
+}
+
+/** \brief Bits 7..0 of four numbers in a word, the first in its bits 7..0: three BFI. */
+SLM_INLINE uint32_t slm_pack_bytes(int32_t first, int32_t second, int32_t third, int32_t fourth)
+{
+#if SLM_DSP
+    uint32_t word = (uint32_t)first;
+    __asm("bfi %0, %1, #8, #8\n\tbfi %0, %2, #16, #8\n\tbfi %0, %3, #24, #8"
+          : "+&r"(word)
+          : "r"(second), "r"(third), "r"(fourth));
+    return word;
+#else
+    return ((uint32_t)first & 0xFFu) | ((uint32_t)second & 0xFFu) << 8 | ((uint32_t)third & 0xFFu) << 16 |
+           (uint32_t)fourth << 24;
+#endif
+}
+
 /** \brief SXTB16: bytes 0 and 2 of a word, sign-extended to its two halves. */
 SLM_INLINE uint32_t slm_sxtb16(uint32_t word)
 {
@@ -136,7 +184,7 @@ SLM_INLINE uint32_t slm_usat13(int32_t value)
 {
 #if SLM_DSP
     uint32_t result;
-    __asm("usat %0, #13, %1" : "=r"(result) : "r"(value) : "cc");
+    __asm("usat %0, #13, %1" : "=r"(result) : "r"(value));
     return result;
 #else
     return (uint32_t)slm_clamp(value, 0, 8191);
@@ -166,6 +214,89 @@ SLM_INLINE void slm_strd(uint32_t *words, int32_t pair, uint32_t first, uint32_t
 #else
     words[2 * pair] = first;
     words[2 * pair + 1] = second;
+#endif
+}
+
+/** \brief SMLALD: sum + the products of both pairs of signed halves, 64 bits. */
+SLM_INLINE int64_t slm_smlald(uint32_t a, uint32_t b, int64_t sum)
+{
+#if SLM_DSP
+    __asm("smlald %Q0, %R0, %1, %2" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return sum + slm_low_half(a) * slm_low_half(b) + (int64_t)slm_low_half(a >> 16) * slm_low_half(b >> 16);
+#endif
+}
+
+/** \brief SSUB16: differences of both halves, modulo 2^16. */
+SLM_INLINE uint32_t slm_ssub16(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("ssub16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b) : "cc");
+    return result;
+#else
+    return ((a - b) & 0xFFFFu) | ((a >> 16) - (b >> 16)) << 16;
+#endif
+}
+
+/** \brief SMULBB: product of the lower halves. */
+SLM_INLINE int32_t slm_smulbb(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smulbb %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    return slm_low_half(a) * slm_low_half(b);
+#endif
+}
+
+/** \brief SMULTT: product of the upper halves. */
+SLM_INLINE int32_t slm_smultt(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smultt %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    return slm_low_half(a >> 16) * slm_low_half(b >> 16);
+#endif
+}
+
+/** \brief SSAT to 8 bits of value >> 8. */
+SLM_INLINE int32_t slm_ssat8_asr8(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value >> 8, INT8_MIN, INT8_MAX);
+#endif
+}
+
+/** \brief SSAT to 8 bits. */
+SLM_INLINE int32_t slm_ssat_8(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #8, %1" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value, INT8_MIN, INT8_MAX);
+#endif
+}
+
+/** \brief SSAT to 16 bits. */
+SLM_INLINE int32_t slm_ssat_16(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #16, %1" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value, INT16_MIN, INT16_MAX);
 #endif
 }
 
