@@ -204,6 +204,19 @@ SLM_INLINE void slm_ldrd(const int32_t *words, int32_t pair, int32_t *first, int
 #endif
 }
 
+/** \brief LDRD: four elements from an address that is a multiple of 4. */
+SLM_INLINE void slm_ldrd_halves(const int16_t *halves, uint32_t *first, uint32_t *second)
+{
+#if SLM_DSP
+    __asm("ldrd %0, %1, [%2]"
+          : "=r"(*first), "=r"(*second)
+          : "r"(halves), "m"(halves[0]), "m"(halves[1]), "m"(halves[2]), "m"(halves[3]));
+#else
+    *first = slm_load_halves(halves);
+    *second = slm_load_halves(halves + 2);
+#endif
+}
+
 /** \brief STRD: two words to words[2 * pair] and behind; `pair` is a constant. */
 SLM_INLINE void slm_strd(uint32_t *words, int32_t pair, uint32_t first, uint32_t second)
 {

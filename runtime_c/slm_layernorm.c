@@ -1,4 +1,6 @@
 #include "slm_layernorm_row.h"
+#include "slm_layout.h"
+#include <stddef.h>
 
 static slm_row_norm measure(const int16_t *v, uint32_t columns, const slm_layernorm_params *p)
 {
@@ -17,10 +19,17 @@ SLM_INLINE void normalize(void *scratch, const slm_layernorm_params *params, con
                           void *output, slm_type output_type, uint32_t rows, uint32_t columns)
 {
     int16_t *v = scratch;
+    /* An int8 counts as its value times 256. */
+    const int32_t weight = params->weight * (input_type == SLM_S8 ? 256 : 1);
+    const int32_t residual_weight = params->residual_weight * (residual_type == SLM_S8 ? 256 : 1);
     const int32_t fraction = output_type == SLM_S8 ? 8 : 0;
     for (uint32_t i = 0; i < rows * columns; i += columns) {
         for (uint32_t c = 0; c < columns; c++) {
-            v[c] = (int16_t)slm_layernorm_add(params, input, input_type, residual, residual_type, i + c);
+            int32_t sum = params->offset + weight * slm_load(input, input_type, (int32_t)(i + c));
+            if (residual != NULL) {
+                sum += residual_weight * slm_load(residual, residual_type, (int32_t)(i + c));
+            }
+            v[c] = (int16_t)(sum >> 16);
         }
         const slm_row_norm norm = measure(v, columns, params);
         for (uint32_t c = 0; c < columns; c++) {

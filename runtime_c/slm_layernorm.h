@@ -59,10 +59,10 @@ void slm_layernorm_s16(void *scratch, const slm_layernorm_params *params, const 
                        const int16_t *gamma, const int32_t *beta, int16_t *output, uint32_t rows, uint32_t columns);
 
 /**
- * \brief As slm_layernorm_s8, for cores with SMLAD and for all types; the memory of every pointer has at least the
- *        alignment of its type, scratch that of int32_t.
+ * \brief As slm_layernorm_s8, for cores with SMLAD and for all types; columns must be a multiple of 4.
  *
- * \param[out] scratch       [columns] int16_t
+ * \param[out] scratch       [columns] int16_t, at a multiple of 4 bytes
+ * \param[in]  gamma         likewise
  * \param[in]  input_type    0: int8_t, 1: int16_t
  * \param[in]  residual_type likewise; not read without a residual
  * \param[in]  output_type   likewise

@@ -6,8 +6,7 @@
 #define SLM_LAYERNORM_ROW_H
 
 #include "slm_layernorm.h"
-#include "slm_layout.h"
-#include <stddef.h>
+#include "slm_math.h"
 
 /** Of the v of a row. */
 typedef struct {
@@ -20,19 +19,6 @@ typedef struct {
     int32_t mean;
     int32_t inverse;
 } slm_row_norm;
-
-/** \brief One v: the weighted sum of an element of each, 16 bits; an int8 counts as its value times 256. */
-SLM_INLINE int32_t slm_layernorm_add(const slm_layernorm_params *p, const void *input, slm_type input_type,
-                                     const void *residual, slm_type residual_type, uint32_t index)
-{
-    int32_t weight = p->weight * (input_type == SLM_S8 ? 256 : 1);
-    int32_t sum = p->offset + weight * slm_load(input, input_type, (int32_t)index);
-    if (residual != NULL) {
-        int32_t residual_weight = p->residual_weight * (residual_type == SLM_S8 ? 256 : 1);
-        sum += residual_weight * slm_load(residual, residual_type, (int32_t)index);
-    }
-    return sum >> 16;
-}
 
 /** \brief scale / sqrt(d), at most 2^31 - 1. */
 static inline int32_t slm_inverse_root(uint64_t d, const slm_layernorm_params *p)

@@ -174,6 +174,8 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
 def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
     name, residual, *_ = node.inputs
     call = _lower(node, graph)
+    if graph.tensors[name].shape[1] % 4:
+        return call
     tensors = (graph.tensors[x] for x in (name, residual or name, node.outputs[0]))
     types = (("i8", "i16").index(t.dtype) for t in tensors)
     return replace(call, symbol="slm_layernorm_dsp", args=(*call.args, *types))
