@@ -33,6 +33,16 @@ typedef struct {
     bool whole; /* all keys and values of a head are there; otherwise those in use are, in the same place */
 } work_t;
 
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Words of one query or two, two elements in each as SXTB16 gives them. */
 static void expand_queries(uint32_t *out, const int8_t *q, uint32_t step, uint32_t size, uint32_t rows)
 {
@@ -56,10 +66,10 @@ static void expand_queries(uint32_t *out, const int8_t *q, uint32_t step, uint32
 static void expand_keys(uint32_t *out, const int8_t *k, uint32_t count, const dims_t *dims)
 {
     for (uint32_t j = 0; j < count; j += QUAD, k += QUAD * dims->k_row) {
-        uint32_t last = (count - j < QUAD ? count - j : QUAD) - 1u;
+        uint32_t last = smaller(count - j, QUAD) - 1u;
         const int8_t *k0 = k;
-        const int8_t *k1 = k + (last < 1u ? last : 1u) * dims->k_row;
-        const int8_t *k2 = k + (last < 2u ? last : 2u) * dims->k_row;
+        const int8_t *k1 = k + smaller(last, 1u) * dims->k_row;
+        const int8_t *k2 = k + smaller(last, 2u) * dims->k_row;
         const int8_t *k3 = k + last * dims->k_row;
         for (const int8_t *end = k0 + dims->size; k0 != end; out += 2u * QUAD) {
             uint32_t a = slm_load_word(k0);
@@ -107,82 +117,94 @@ static void pack_values(uint32_t *out, const int8_t *v, uint32_t keys, uint32_t 
     }
 }
 
-/* `quads` quads of columns, one or two rows. */
-static void multiply(slm_attention_product *product, uint32_t quads, uint32_t narrow, uint8_t *out, uint32_t step,
-                     uint32_t rows)
+/* `product` for up to four rows, whose y is `y_step` apart for a pair, terms `terms_step`, and outputs `step` bytes for
+ * each. */
+static void multiply(const slm_attention_product *first, uint32_t y_step, uint32_t terms_step, uint32_t rows,
+                     uint32_t narrow, uint8_t *out, uint32_t step)
 {
-    product->x_end = product->x + quads * product->words * QUAD;
-    if (rows == PAIR) {
-        slm_attention_multiply_two(product, narrow, out, out + step);
-    } else {
-        slm_attention_multiply_one(product, narrow, out);
+    slm_attention_product product = *first;
+    for (; rows >= PAIR; rows -= PAIR) {
+        slm_attention_multiply_two(&product, narrow, out, out + step);
+        product.y += y_step;
+        product.terms += terms_step;
+        out += PAIR * step;
+    }
+    if (rows != 0u) {
+        slm_attention_multiply_one(&product, narrow, out);
     }
 }
 
 /* Scores of `rows` queries and the first `keys` keys. */
-static void score(const work_t *w, const slm_attention_params *p, const int8_t *q, const int8_t *k, uint32_t rows,
+static void score(const work_t *w, const slm_attention_terms *terms, const int8_t *q, const int8_t *k, uint32_t rows,
                   uint32_t keys, const dims_t *dims)
 {
-    static const int32_t zeros[PAIR * QUAD];
-    const slm_mean_scale one = {p->shift, p->multiplier};
-    const slm_attention_scale scale = {{one, one}, 0};
-    slm_attention_product product = {w->k, NULL, NULL, dims->size / 2u, zeros, &scale};
+    slm_attention_product product = {w->k, NULL, w->y, dims->size / 2u, terms};
     for (uint32_t r = 0; r < rows; r += PAIR) {
         expand_queries(w->y + r * product.words, q + r * dims->q_step, dims->q_step, dims->size,
-                       rows - r < PAIR ? 1u : PAIR);
+                       smaller(rows - r, PAIR));
     }
     for (uint32_t j = 0; j < keys; j += QUAD * w->key_quads) {
-        uint32_t count = keys - j < QUAD * w->key_quads ? keys - j : QUAD * w->key_quads;
+        uint32_t count = smaller(keys - j, QUAD * w->key_quads);
         if (!w->whole) {
             expand_keys(w->k, k + j * dims->k_row, count, dims);
         }
-        for (uint32_t r = 0; r < rows; r += PAIR) {
-            product.y = w->y + r * product.words;
-            multiply(&product, (count + QUAD - 1u) / QUAD, 0u, (uint8_t *)(w->scores + r * dims->columns + j),
-                     dims->columns * sizeof(int32_t), rows - r < PAIR ? 1u : PAIR);
-        }
+        product.x_end = product.x + (count + QUAD - 1u) / QUAD * QUAD * product.words;
+        multiply(&product, PAIR * product.words, 0u, rows, 0u, (uint8_t *)(w->scores + j),
+                 dims->columns * sizeof(int32_t));
     }
 }
 
-/* Means of the values of the first `keys` keys; `sums` are those of the weights. */
-static void average(const work_t *w, const slm_attention_params *p, const uint32_t *sums, const int8_t *v,
-                    int8_t *output, uint32_t rows, uint32_t keys, const dims_t *dims)
+/* What divides by the sum of weights. */
+SLM_INLINE void set_terms(slm_mean_scale *scale, int32_t *start, const slm_attention_params *p, uint32_t sum)
+{
+    *scale = slm_mean_scale_of(p, sum);
+    start[0] = -p->v_zero_point * (int32_t)sum;
+    start[1] = start[0];
+    start[2] = start[0];
+    start[3] = start[0];
+}
+
+/* Weights of `rows` queries, of which the first one sees `visible` keys, and each one `more` than the one before. */
+static void weigh(const work_t *w, slm_attention_terms *terms, const slm_attention_params *p, const int16_t *bias,
+                  uint32_t bias_columns, uint32_t rows, uint32_t visible, uint32_t more, const dims_t *dims)
+{
+    const uint32_t words = (visible + (rows - 1u) * more + 1u) / 2u;
+    int32_t *scores = w->scores;
+    uint32_t *weights = (uint32_t *)scores;
+    for (uint32_t left = rows; left != 0u; left--) {
+        const uint32_t second = (rows - left) % PAIR;
+        const uint32_t step = second + left == 1u ? 1u : PAIR;
+        uint32_t sum = slm_attention_weigh(scores, bias, visible, weights + second, step, words);
+        set_terms(&terms->row[second], terms->start[second], p, sum);
+        terms->offset = p->offset;
+        terms += second;
+        weights += second * PAIR * dims->columns;
+        scores += dims->columns;
+        visible += more;
+        bias = bias == NULL ? NULL : bias + bias_columns;
+    }
+}
+
+/* Weighted means of the values of the first `keys` keys. */
+static void average(const work_t *w, const slm_attention_terms *terms, const int8_t *v, int8_t *output, uint32_t rows,
+                    uint32_t keys, const dims_t *dims)
 {
     const uint32_t words = (keys + 1u) / 2u;
     const uint32_t stride = w->whole ? (dims->keys + 1u) / 2u : words;
-    int32_t start[BLOCK][QUAD];
-    slm_attention_scale scale[BLOCK / PAIR];
-    for (uint32_t r = 0; r < rows; r++) {
-        int32_t zero = -p->v_zero_point * (int32_t)sums[r];
-        scale[r / PAIR].row[r % PAIR] = slm_mean_scale_of(p, sums[r]);
-        scale[r / PAIR].offset = p->offset;
-        for (uint32_t i = 0; i < QUAD; i++) {
-            start[r][i] = zero;
-        }
-    }
+    slm_attention_product product = {w->v, NULL, (const uint32_t *)w->scores, words, terms};
     for (uint32_t d = 0; d < dims->v_size; d += QUAD * w->value_quads) {
-        uint32_t left = (dims->v_size - d) / QUAD;
-        uint32_t quads = left < w->value_quads ? left : w->value_quads;
+        uint32_t quads = smaller((dims->v_size - d) / QUAD, w->value_quads);
         uint32_t run = stride == words ? quads : 1u;
         if (!w->whole) {
             pack_values(w->v, v + d, keys, quads, dims);
         }
-        for (uint32_t r = 0; r < rows; r += PAIR) {
-            slm_attention_product product = {
-                w->v, NULL, (const uint32_t *)w->scores + r * dims->columns, words, start[r], &scale[r / PAIR],
-            };
-            for (uint32_t i = 0; i < quads; i += run) {
-                multiply(&product, run, 1u, (uint8_t *)output + r * dims->output_step + d + QUAD * i, dims->output_step,
-                         rows - r < PAIR ? 1u : PAIR);
-                product.x += run * stride * QUAD;
-            }
+        product.x = w->v;
+        for (uint32_t i = 0; i < quads; i += run) {
+            product.x_end = product.x + run * QUAD * words;
+            multiply(&product, PAIR * dims->columns, 1u, rows, 1u, (uint8_t *)output + d + QUAD * i, dims->output_step);
+            product.x += run * QUAD * stride;
         }
     }
-}
-
-static uint32_t at_least_one(uint32_t count)
-{
-    return count == 0u ? 1u : count;
 }
 
 static work_t divide_scratch(void *scratch, const dims_t *dims)
@@ -192,7 +214,7 @@ static work_t divide_scratch(void *scratch, const dims_t *dims)
     work_t w;
     w.y = scratch;
     w.scores = (int32_t *)scratch + BLOCK / 2u * dims->size;
-    w.k = (uint32_t *)scratch + BLOCK / 2u * dims->size + BLOCK * dims->columns;
+    w.k = (uint32_t *)w.scores + BLOCK * dims->columns;
     w.whole = of_keys + words * dims->v_size <= SLM_ATTENTION_CACHE;
     if (w.whole) {
         w.v = w.k + of_keys;
@@ -200,8 +222,8 @@ static work_t divide_scratch(void *scratch, const dims_t *dims)
         w.value_quads = dims->v_size / QUAD;
     } else {
         w.v = w.k;
-        w.key_quads = at_least_one(SLM_ATTENTION_CACHE / (2u * dims->size));
-        w.value_quads = at_least_one(SLM_ATTENTION_CACHE / (QUAD * words));
+        w.key_quads = larger(SLM_ATTENTION_CACHE / (2u * dims->size), 1u);
+        w.value_quads = larger(SLM_ATTENTION_CACHE / (QUAD * words), 1u);
     }
     return w;
 }
@@ -215,6 +237,8 @@ void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, con
         size, v_size, keys, (keys + QUAD - 1u) / QUAD * QUAD, kv_heads * size, kv_heads * v_size, q_step, output_step,
     };
     const work_t w = divide_scratch(scratch, &dims);
+    const slm_mean_scale scale = {params->shift, params->multiplier};
+    const slm_attention_terms of_scores = {{scale, scale}, 0, {{0}}};
     const uint32_t first = causal != 0u ? keys - rows : 0u; /* token of the first query */
     const int8_t *held = NULL;                              /* keys of the head that is there as a whole */
     for (uint32_t h = 0; h < heads; h++) {
@@ -227,19 +251,13 @@ void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, con
             pack_values(w.v, v_head, keys, v_size / QUAD, &dims);
         }
         for (uint32_t i = 0; i < rows; i += BLOCK) {
-            uint32_t count = rows - i < BLOCK ? rows - i : BLOCK;
-            uint32_t seen = causal != 0u ? first + i + count : keys; /* by the last query */
-            uint32_t sums[BLOCK];
-            score(&w, params, q + i * q_step + h * size, k_head, count, seen, &dims);
-            for (uint32_t r = 0; r < count; r++) {
-                uint32_t token = first + i + r;
-                const int16_t *bias_row = bias == NULL ? NULL : bias + h * bias_step + token * bias_columns;
-                uint32_t *weights = (uint32_t *)w.scores + r / PAIR * PAIR * dims.columns + r % PAIR;
-                uint32_t step = count - r / PAIR * PAIR < PAIR ? 1u : PAIR;
-                sums[r] = slm_attention_weigh(w.scores + r * dims.columns, bias_row, causal != 0u ? token + 1u : keys,
-                                              weights, step, (seen + 1u) / 2u);
-            }
-            average(&w, params, sums, v_head, output + i * output_step + h * v_size, count, seen, &dims);
+            const uint32_t count = smaller(rows - i, BLOCK);
+            const uint32_t seen = causal != 0u ? first + i + count : keys; /* by the last query */
+            slm_attention_terms terms[BLOCK / PAIR];
+            score(&w, &of_scores, q + i * q_step + h * size, k_head, count, seen, &dims);
+            weigh(&w, terms, params, bias == NULL ? NULL : bias + h * bias_step + (first + i) * bias_columns,
+                  bias_columns, count, causal != 0u ? first + i + 1u : keys, causal != 0u ? 1u : 0u, &dims);
+            average(&w, terms, v_head, output + i * output_step + h * v_size, count, seen, &dims);
         }
     }
 }

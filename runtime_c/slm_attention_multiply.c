@@ -14,7 +14,7 @@
  * with them. So every number of words costs only what it has.
  */
 
-_Static_assert(offsetof(slm_attention_scale, offset) == 16, "the assembly loads the scale");
+_Static_assert(offsetof(slm_attention_terms, offset) == 16, "the assembly loads the scale");
 
 #define UNROLL 8u
 
@@ -50,13 +50,19 @@ static inline uint32_t skipped(uint32_t words, uint32_t bytes)
 
 void slm_attention_multiply_two(const slm_attention_product *product, uint32_t narrow, void *out0, void *out1)
 {
-    register const uint32_t *r0 __asm("r0") = product->y;
-    register const uint32_t *r1 __asm("r1") = product->x;
-    register const uint32_t *r2 __asm("r2") = product->y + 2u * product->words;
-    register const uint32_t *r3 __asm("r3") = product->x_end;
-    register const int32_t *r4 __asm("r4") = product->start;
-    register uint32_t r5 __asm("r5") = skipped(product->words, TWO_BYTES);
-    register const slm_attention_scale *r6 __asm("r6") = product->scale;
+    const uint32_t *const x = product->x;
+    const uint32_t *const x_end = product->x_end;
+    const uint32_t *const y = product->y;
+    const slm_attention_terms *const terms = product->terms;
+    const int32_t *const start = terms->start[0];
+    const uint32_t words = product->words;
+    register const uint32_t *r0 __asm("r0") = y;
+    register const uint32_t *r1 __asm("r1") = x;
+    register const uint32_t *r2 __asm("r2") = y + 2u * words;
+    register const uint32_t *r3 __asm("r3") = x_end;
+    register const int32_t *r4 __asm("r4") = start;
+    register uint32_t r5 __asm("r5") = skipped(words, TWO_BYTES);
+    register const slm_attention_terms *r6 __asm("r6") = terms;
     register void *r8 __asm("r8") = out0;
     register void *r9 __asm("r9") = out1;
     register uint32_t r10 __asm("r10") = narrow;
@@ -84,16 +90,22 @@ void slm_attention_multiply_two(const slm_attention_product *product, uint32_t n
 
 void slm_attention_multiply_one(const slm_attention_product *product, uint32_t narrow, void *out0)
 {
-    register const uint32_t *r0 __asm("r0") = product->y;
-    register const uint32_t *r1 __asm("r1") = product->x;
-    register const uint32_t *r2 __asm("r2") = product->y;
-    register const uint32_t *r3 __asm("r3") = product->x_end;
-    register const int32_t *r4 __asm("r4") = product->start;
-    register uint32_t r5 __asm("r5") = skipped(product->words, ONE_BYTES);
-    register const slm_attention_scale *r6 __asm("r6") = product->scale;
+    const uint32_t *const x = product->x;
+    const uint32_t *const x_end = product->x_end;
+    const uint32_t *const y = product->y;
+    const slm_attention_terms *const terms = product->terms;
+    const int32_t *const start = terms->start[0];
+    const uint32_t words = product->words;
+    register const uint32_t *r0 __asm("r0") = y;
+    register const uint32_t *r1 __asm("r1") = x;
+    register const uint32_t *r2 __asm("r2") = y;
+    register const uint32_t *r3 __asm("r3") = x_end;
+    register const int32_t *r4 __asm("r4") = start;
+    register uint32_t r5 __asm("r5") = skipped(words, ONE_BYTES);
+    register const slm_attention_terms *r6 __asm("r6") = terms;
     register uint32_t r8 __asm("r8") = narrow;
     register void *r11 __asm("r11") = out0;
-    register const uint32_t *lr __asm("lr") = product->y + product->words;
+    register const uint32_t *lr __asm("lr") = y + words;
     __asm volatile(
         "adr.w r12, 2f\n add r5, r5, r12\n orr r5, r5, #1\n"
         "push {r2, r3, r4, r5, r6, r8, lr}\n"
@@ -116,15 +128,15 @@ void slm_attention_multiply_one(const slm_attention_product *product, uint32_t n
 /* Row r of `rows`. */
 static void multiply(const slm_attention_product *p, uint32_t narrow, void *out, uint32_t r, uint32_t rows)
 {
-    const slm_mean_scale scale = p->scale->row[r];
+    const slm_mean_scale scale = p->terms->row[r];
     const uint32_t *x = p->x;
     for (uint32_t i = 0; x != p->x_end; i += SLM_ATTENTION_QUAD, x += p->words * SLM_ATTENTION_QUAD) {
         for (uint32_t c = 0; c < SLM_ATTENTION_QUAD; c++) {
-            int32_t sum = p->start[r * SLM_ATTENTION_QUAD + c];
+            int32_t sum = p->terms->start[r][c];
             for (uint32_t w = 0; w < p->words; w++) {
                 sum = slm_smlad(x[w * SLM_ATTENTION_QUAD + c], p->y[w * rows + r], sum);
             }
-            sum = slm_smmlar(slm_shift_left(sum, scale.shift), scale.inverse, p->scale->offset);
+            sum = slm_smmlar(slm_shift_left(sum, scale.shift), scale.inverse, p->terms->offset);
             if (narrow != 0u) {
                 ((int8_t *)out)[i + c] = (int8_t)slm_clamp(sum >> 8, INT8_MIN, INT8_MAX);
             } else {

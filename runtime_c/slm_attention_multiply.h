@@ -10,11 +10,12 @@
 /** Columns of x that are multiplied together. */
 #define SLM_ATTENTION_QUAD 4u
 
-/** What becomes of sums: slm_scale(sum << shift, inverse, offset); the assembly knows the order. */
+/** Where the sums of one or two rows begin, and what becomes of them: slm_scale(sum << shift, inverse, offset). */
 typedef struct {
-    slm_mean_scale row[2];
+    slm_mean_scale row[2]; /**< the assembly knows this order */
     int32_t offset;
-} slm_attention_scale;
+    int32_t start[2][SLM_ATTENTION_QUAD]; /**< four times the same for a row */
+} slm_attention_terms;
 
 /** One or two rows times quads of columns. */
 typedef struct {
@@ -22,12 +23,11 @@ typedef struct {
     const uint32_t *x_end; /**< behind at least one quad of columns */
     const uint32_t *y;     /**< [words][rows] */
     uint32_t words;        /**< at least 1 */
-    const int32_t *start;  /**< [rows][4] what the sums of a quad begin with */
-    const slm_attention_scale *scale;
+    const slm_attention_terms *terms;
 } slm_attention_product;
 
 /**
- * \brief out0[c] = slm_scale(start[c % 4] + sum over w of x[c / 4][w][c % 4] . y[w], ...) for all columns c
+ * \brief out0[c] = slm_scale(start + sum over w of x[c / 4][w][c % 4] . y[w] << shift, ...) for all columns c
  *
  * \param[in]  product what is multiplied, of one row
  * \param[in]  narrow  0: out is int32_t; 1: it is int8_t, the results divided by 256 and saturated

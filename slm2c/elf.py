@@ -50,8 +50,7 @@ ASSEMBLY_STACK: Mapping[str, int] = MappingProxyType(
         "slm_attention_multiply_one": 28,
     }
 )
-"""Stack bytes that the inline assembly of our own functions pushes (runtime_c/slm_linear_dsp.c, slm_attention_multiply.c);
-the compiler's figures are without them."""
+"""Stack bytes that the inline assembly of our own functions pushes; the compiler's figures are without them."""
 
 
 @dataclass(frozen=True)
