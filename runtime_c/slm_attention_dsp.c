@@ -88,8 +88,8 @@ static void expand_keys(uint32_t *out, const int8_t *k, uint32_t count, const di
     }
 }
 
-/* Four values of two keys. */
-SLM_INLINE void pack_pair(uint32_t *out, const int8_t *first, const int8_t *second)
+/* Four values of two keys, both of one value in a word. */
+SLM_INLINE void pair_values(uint32_t *out, const int8_t *first, const int8_t *second)
 {
     uint32_t a = slm_load_word(first);
     uint32_t b = slm_load_word(second);
@@ -97,8 +97,18 @@ SLM_INLINE void pack_pair(uint32_t *out, const int8_t *first, const int8_t *seco
     uint32_t b_odd = slm_sxtb16_ror8(b);
     a = slm_sxtb16(a);
     b = slm_sxtb16(b);
-    slm_strd(out, 0, slm_pack_lower(a, b), slm_pack_lower(a_odd, b_odd));
-    slm_strd(out, 1, slm_pack_upper(a, b), slm_pack_upper(a_odd, b_odd));
+    out[0] = slm_pack_lower(a, b);
+    out[1] = slm_pack_lower(a_odd, b_odd);
+    out[2] = slm_pack_upper(a, b);
+    out[3] = slm_pack_upper(a_odd, b_odd);
+}
+
+SLM_INLINE void pack_pair(uint32_t *out, const int8_t *first, const int8_t *second)
+{
+    uint32_t values[QUAD];
+    pair_values(values, first, second);
+    slm_strd(out, 0, values[0], values[1]);
+    slm_strd(out, 1, values[2], values[3]);
 }
 
 /* `quads` quads of the values of `keys` keys. */
@@ -151,6 +161,69 @@ static void score(const work_t *w, const slm_attention_terms *terms, const int8_
         product.x_end = product.x + (count + QUAD - 1u) / QUAD * QUAD * product.words;
         multiply(&product, PAIR * product.words, 0u, rows, 0u, (uint8_t *)(w->scores + j),
                  dims->columns * sizeof(int32_t));
+    }
+}
+
+/* Scores of a query that no other one shares the keys with: expanding them would cost more than it saves. */
+static void score_one(const work_t *w, const slm_attention_terms *terms, const int8_t *q, const int8_t *k,
+                      uint32_t keys, const dims_t *dims)
+{
+    const slm_mean_scale scale = terms->row[0];
+    expand_queries(w->y, q, 0u, dims->size, 1u);
+    for (uint32_t j = 0; j < keys; j += 2u) {
+        const int8_t *first = k + j * dims->k_row;
+        const int8_t *second = j + 1u < keys ? first + dims->k_row : first;
+        int32_t sums[2] = {0, 0};
+        const int32_t *y = (const int32_t *)w->y;
+        for (const int32_t *end = y + dims->size / 2u; y != end; y += 2, first += QUAD, second += QUAD) {
+            int32_t even, odd;
+            slm_ldrd(y, 0, &even, &odd);
+            uint32_t a = slm_load_word(first);
+            uint32_t b = slm_load_word(second);
+            sums[0] = slm_smlad(slm_sxtb16(a), (uint32_t)even, sums[0]);
+            sums[1] = slm_smlad(slm_sxtb16(b), (uint32_t)even, sums[1]);
+            sums[0] = slm_smlad(slm_sxtb16_ror8(a), (uint32_t)odd, sums[0]);
+            sums[1] = slm_smlad(slm_sxtb16_ror8(b), (uint32_t)odd, sums[1]);
+        }
+        w->scores[j] = slm_smmlar(slm_shift_left(sums[0], scale.shift), scale.inverse, 0);
+        w->scores[j + 1u] = slm_smmlar(slm_shift_left(sums[1], scale.shift), scale.inverse, 0);
+    }
+}
+
+SLM_INLINE void add_pair(int32_t *sums, uint32_t weights, const int8_t *first, const int8_t *second)
+{
+    uint32_t values[QUAD];
+    pair_values(values, first, second);
+    SLM_UNROLL
+    for (uint32_t i = 0; i < QUAD; i++) {
+        sums[i] = slm_smlad(values[i], weights, sums[i]);
+    }
+}
+
+/* The weighted mean of the values for one query. */
+static void average_one(const work_t *w, const slm_attention_terms *terms, const int8_t *v, int8_t *output,
+                        uint32_t keys, const dims_t *dims)
+{
+    const slm_mean_scale scale = terms->row[0];
+    for (uint32_t d = 0; d < dims->v_size; d += QUAD) {
+        const uint32_t *weights = (const uint32_t *)w->scores;
+        const int8_t *value = v + d;
+        int32_t sums[QUAD];
+        SLM_UNROLL
+        for (uint32_t i = 0; i < QUAD; i++) {
+            sums[i] = terms->start[0][i];
+        }
+        for (const uint32_t *end = weights + keys / 2u; weights != end; weights++, value += 2u * dims->v_row) {
+            add_pair(sums, *weights, value, value + dims->v_row);
+        }
+        if (keys % 2u != 0u) {
+            add_pair(sums, *weights, value, value); /* the weight of the second one is 0 */
+        }
+        SLM_UNROLL
+        for (uint32_t i = 0; i < QUAD; i++) {
+            int32_t y = slm_smmlar(slm_shift_left(sums[i], scale.shift), scale.inverse, terms->offset);
+            output[d + i] = (int8_t)slm_ssat8_asr8(y);
+        }
     }
 }
 
@@ -245,7 +318,7 @@ void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, con
         uint32_t kv_head = h / (heads / kv_heads);
         const int8_t *k_head = k + kv_head * size;
         const int8_t *v_head = v + kv_head * v_size;
-        if (w.whole && held != k_head) {
+        if (w.whole && rows > 1u && held != k_head) {
             held = k_head;
             expand_keys(w.k, k_head, keys, &dims);
             pack_values(w.v, v_head, keys, v_size / QUAD, &dims);
@@ -253,11 +326,22 @@ void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, con
         for (uint32_t i = 0; i < rows; i += BLOCK) {
             const uint32_t count = smaller(rows - i, BLOCK);
             const uint32_t seen = causal != 0u ? first + i + count : keys; /* by the last query */
+            const bool alone = rows == 1u || (count == 1u && !w.whole);
+            const int8_t *query = q + i * q_step + h * size;
+            int8_t *out = output + i * output_step + h * v_size;
             slm_attention_terms terms[BLOCK / PAIR];
-            score(&w, &of_scores, q + i * q_step + h * size, k_head, count, seen, &dims);
+            if (alone) {
+                score_one(&w, &of_scores, query, k_head, seen, &dims);
+            } else {
+                score(&w, &of_scores, query, k_head, count, seen, &dims);
+            }
             weigh(&w, terms, params, bias == NULL ? NULL : bias + h * bias_step + (first + i) * bias_columns,
                   bias_columns, count, causal != 0u ? first + i + 1u : keys, causal != 0u ? 1u : 0u, &dims);
-            average(&w, terms, v_head, output + i * output_step + h * v_size, count, seen, &dims);
+            if (alone) {
+                average_one(&w, terms, v_head, out, seen, &dims);
+            } else {
+                average(&w, terms, v_head, out, count, seen, &dims);
+            }
         }
     }
 }
