@@ -44,10 +44,13 @@ Debian 12's newlib and libgcc (GCC 12.2), counted in their disassembly, which te
 
 
 ASSEMBLY_STACK: Mapping[str, int] = MappingProxyType(
-    dict.fromkeys((f"slm_linear_{kind}_{bits}" for kind in ("many", "one") for bits in ("s8", "s16")), 16)
+    {
+        **{f"slm_linear_{kind}_{bits}": 16 for kind in ("many", "one") for bits in ("s8", "s16")},
+        "slm_attention_multiply_two": 40,
+        "slm_attention_multiply_one": 28,
+    }
 )
-"""Stack bytes that the inline assembly of our own functions pushes (runtime_c/slm_linear_dsp.c: four registers); the
-compiler's figures are without them."""
+"""Stack bytes that the inline assembly of our own functions pushes; the compiler's figures are without them."""
 
 
 @dataclass(frozen=True)
