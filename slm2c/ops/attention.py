@@ -159,7 +159,7 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
     size, v_size = graph.tensors[q].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
     keys = graph.tensors[k]
-    steps = (heads * size, heads * v_size)
+    steps = (node.attrs.get("step", heads * size), node.attrs.get("step", heads * v_size))
     dims = (rows(graph.tensors[q]), rows(keys), heads, kv_heads, size, v_size, *steps, int(node.attrs["causal"]))
     out, scratch = node.outputs[0], 4 * keys.shape[0]
     if not bias:
