@@ -21,7 +21,7 @@ HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
 CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
-CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
+CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
 
 .PHONY: help
 help: ## this list
