@@ -12,7 +12,7 @@ from slm2c.ops.base import Target
 
 def order(graph: Graph, target: Target) -> Graph:
     """The integer graph as it is run on `target`."""
-    return sink_projections(graph)
+    return sink_projections(fuse_tables(graph) if target.dsp else graph)
 
 
 def fuse_tables(graph: Graph) -> Graph:
