@@ -57,8 +57,7 @@ def layer(
     } | {name: const_tensor(name, value) for name, value in consts.items()}
     graph = Graph("case", ("x",), ("y",), (node,), tensors, consts)
     feeds = {"x": np.full((tokens, features), -128, dtype=np.int8)}
-    assert linear.OP.lower_dsp is not None
-    call = (linear.OP.lower_dsp if packed else linear.OP.lower)(node, graph)
+    call = linear.OP.lower_dsp(node, graph)[0] if packed else linear.OP.lower(node, graph)
     if packed:
         size = min(tokens, linear.TILE) if tile is None else tile
         call = replace(call, args=(*call.args[:-2], step, size), scratch=size * 2 * -(-features // 8) * 8)

@@ -171,15 +171,17 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     return KernelCall("slm_attention_bias_s8", with_bias, node, scratch=scratch)
 
 
-def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
-    q, k, v, bias, _ = node.inputs
+def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
+    _, k, v, bias, _ = node.inputs
     call = _lower(node, graph)
     heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
-    size, v_size = graph.tensors[q].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
+    size, v_size = graph.tensors[node.inputs[0]].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
     if size % 4 or v_size % 4:
-        return call
+        return ()
     args = call.args if bias else (*call.args[:5], Special.NULL, *call.args[5:], 0, 0)
-    return KernelCall("slm_attention_dsp_s8", args, node, scratch=dsp_scratch(graph.tensors[k].shape[0], size, v_size))
+    return [
+        KernelCall("slm_attention_dsp_s8", args, node, scratch=dsp_scratch(graph.tensors[k].shape[0], size, v_size))
+    ]
 
 
 def dsp_scratch(keys: int, size: int, v_size: int) -> int:

@@ -171,14 +171,14 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     return KernelCall(symbol, args, node, scratch=2 * x.shape[1])
 
 
-def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
+def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
     name, residual, *_ = node.inputs
     call = _lower(node, graph)
     if graph.tensors[name].shape[1] % 4:
-        return call
+        return ()
     tensors = (graph.tensors[x] for x in (name, residual or name, node.outputs[0]))
     types = (("i8", "i16").index(t.dtype) for t in tensors)
-    return replace(call, symbol="slm_layernorm_dsp", args=(*call.args, *types))
+    return [replace(call, symbol="slm_layernorm_dsp", args=(*call.args, *types))]
 
 
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:

@@ -149,7 +149,7 @@ def _sums_fit(weight: Array, bias: Array, shift: int) -> bool:
     return bool((largest[1::2] << shift < 2**23).all())
 
 
-def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
+def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
     x, weight, bias, mult, params = node.inputs[:5]
     out, w, b = node.outputs[0], graph.consts[weight], graph.consts[bias]
     words = pack(w)
@@ -161,7 +161,7 @@ def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
     args = (Special.SCRATCH, params, f"{out}.channels", x, _table(node), f"{out}.packed", out, rows(graph.tensors[x]))
     dims = (w.shape[1], w.shape[0], int(node.attrs.get("step", w.shape[0])), tile)
     scratch = 4 * words.shape[1] * tile
-    return KernelCall(symbol + suffix, (*args, *dims), node, consts, scratch, overwrites=(x,))
+    return [KernelCall(symbol + suffix, (*args, *dims), node, consts, scratch, overwrites=(x,))]
 
 
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:
