@@ -110,11 +110,11 @@ static void expand_block(const layer *l, uint32_t *x, const int8_t *input, uint3
     }
 }
 
-/* Sums of l and of 256 * h + l over `words`, for a constant number of tokens. */
+/* Sums of l and of 256 * h + l over `words`, for a constant number of the `size` tokens of a block. */
 SLM_INLINE void add_words(int32_t *low, int32_t *both, const uint32_t *w, const uint32_t *x, uint32_t words,
-                          uint32_t tokens)
+                          uint32_t size, uint32_t tokens)
 {
-    for (uint32_t i = 0; i < words; i++, x += tokens) {
+    for (uint32_t i = 0; i < words; i++, x += size) {
         SLM_UNROLL
         for (uint32_t t = 0; t < tokens; t++) {
             both[t] = slm_smlad(w[i], x[t], both[t]);
@@ -129,8 +129,9 @@ static int32_t high_sum(int32_t both, int32_t low)
     return (int32_t)((uint32_t)both - (uint32_t)low) >> 8;
 }
 
-/* Both sums of a pair of channels with their biases, in low and high. */
-SLM_INLINE void dot(const layer *l, int32_t *low, int32_t *high, uint32_t pair, const uint32_t *x, uint32_t tokens)
+/* Both sums of a pair of channels with their biases, in low and high, as add_words. */
+SLM_INLINE void dot(const layer *l, int32_t *low, int32_t *high, uint32_t pair, const uint32_t *x, uint32_t size,
+                    uint32_t tokens)
 {
     const int32_t *channel = l->channels + 4u * pair;
     const uint32_t *w = l->weights + l->words * pair;
@@ -143,7 +144,7 @@ SLM_INLINE void dot(const layer *l, int32_t *low, int32_t *high, uint32_t pair, 
         int32_t piece_low[MAX_TOKENS] = {0, 0, 0};
         int32_t piece_both[MAX_TOKENS] = {0, 0, 0};
         uint32_t count = l->words - i < piece ? l->words - i : piece;
-        add_words(piece_low, piece_both, w + i, x + i * tokens, count, tokens);
+        add_words(piece_low, piece_both, w + i, x + i * size, count, size, tokens);
         for (uint32_t t = 0; t < tokens; t++) {
             low[t] += piece_low[t];
             high[t] += high_sum(piece_both[t], piece_low[t]);
@@ -162,12 +163,12 @@ static void block(const layer *l, uint32_t pair, const uint32_t *x, uint32_t tok
     int32_t low[MAX_TOKENS];
     int32_t high[MAX_TOKENS];
     const int32_t *multiplier = l->channels + 4u * pair;
-    if (tokens == 1u) {
-        dot(l, low, high, pair, x, 1u);
-    } else if (tokens == 2u) {
-        dot(l, low, high, pair, x, 2u);
+    if (tokens == MAX_TOKENS) {
+        dot(l, low, high, pair, x, MAX_TOKENS, MAX_TOKENS);
     } else {
-        dot(l, low, high, pair, x, 3u);
+        for (uint32_t t = 0; t < tokens; t++) {
+            dot(l, &low[t], &high[t], pair, x + t, tokens, 1u);
+        }
     }
     for (uint32_t t = 0; t < tokens; t++) {
         int32_t at = (int32_t)((row + t) * l->output_step + 2u * pair);
@@ -197,10 +198,11 @@ static uint32_t in_threes(uint32_t tokens)
 }
 
 /* The assembly saturates to the type; a ReLU may want less. */
-SLM_INLINE void limit_outputs(const layer *l, uint32_t channels, uint32_t tokens, void *output, slm_type type)
+static void limit_outputs(const layer *l, uint32_t channels, uint32_t tokens, void *output)
 {
     const int32_t minimum = l->params->minimum;
     const int32_t maximum = l->params->maximum;
+    const slm_type type = l->type;
     if (minimum == slm_saturate(INT32_MIN, type) && maximum == slm_saturate(INT32_MAX, type)) {
         return;
     }
@@ -243,11 +245,7 @@ static uint32_t assembly_pairs(const layer *l, const uint32_t *x, uint32_t token
     } else {
         slm_linear_many(&job);
     }
-    if (l->type == SLM_S8) {
-        limit_outputs(l, 2u * pairs, tokens, output, SLM_S8);
-    } else {
-        limit_outputs(l, 2u * pairs, tokens, output, SLM_S16);
-    }
+    limit_outputs(l, 2u * pairs, tokens, output);
     return pairs;
 }
 #else
