@@ -56,7 +56,7 @@ def schedule(graph: Graph, target: Target, tiling: Tiling | None = None) -> Prog
     with as few calls in loops as that takes.
     """
     tiling = tiling or Tiling()
-    graph = order(graph, target)
+    graph = order(graph, target, tiling.rows)
     calls = [best_call(node, graph, target) for node in graph.nodes]
     loops = group_loops(graph, tiling.groups, target) if tiling.groups > 1 else []
     calls = _with_loops(graph, calls, loops, target)

@@ -153,7 +153,7 @@ def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
     x, weight, bias, mult, params = node.inputs[:5]
     out, w, b = node.outputs[0], graph.consts[weight], graph.consts[bias]
     words = pack(w)
-    tile = min(graph.tensors[x].shape[0], TILE)
+    tile = min(graph.tensors[x].shape[0], int(node.attrs.get("tile", TILE)))
     pieces = not _sums_fit(w, b, fields(graph.consts[params], PARAMS)["shift"])
     symbol = "slm_linear_pieces_s8" if pieces else "slm_linear_packed_s8"
     consts = {f"{out}.channels": _channels(b, graph.consts[mult], pieces), f"{out}.packed": words}
