@@ -82,7 +82,7 @@ OTHER = 20
 def instructions(program: Program, tokens: int) -> int:
     """Expected instructions of a run on `tokens` tokens."""
     return round(
-        sum(count * call_instructions(call, program.graph, rows) for call, rows, count in _runs(program, tokens))
+        sum(count * call_instructions(call, program.graph, rows) for call, rows, count in runs(program, tokens))
     )
 
 
@@ -147,7 +147,7 @@ def weight_bytes(program: Program, tokens: int) -> int:
 
     A linear layer reads all its weights once for each tile of tokens, whatever the number of tokens in it.
     """
-    return sum(count * _call_bytes(call, program.graph, rows) for call, rows, count in _runs(program, tokens))
+    return sum(count * _call_bytes(call, program.graph, rows) for call, rows, count in runs(program, tokens))
 
 
 def _call_bytes(call: KernelCall, graph: Graph, rows: int) -> int:
@@ -171,7 +171,7 @@ def _number(arg: Arg, rows: int) -> int:
     return rows if arg in (Special.TOKENS, Special.ROWS) else arg if isinstance(arg, int) else 0
 
 
-def _runs(program: Program, tokens: int) -> list[tuple[KernelCall, int, int]]:
+def runs(program: Program, tokens: int) -> list[tuple[KernelCall, int, int]]:
     """(call, its rows, how often it runs so) for each call with a symbol; tiles as slm_tile_rows divides them."""
     around = {step: loop for loop in program.loops for step in range(loop.first, loop.last + 1)}
     found = []
@@ -199,4 +199,4 @@ def tile_rows(rows: int, most: int) -> list[int]:
     return found
 
 
-__all__ = ["best_call", "call_instructions", "instructions", "tile_rows", "weight_bytes"]
+__all__ = ["best_call", "call_instructions", "instructions", "runs", "tile_rows", "weight_bytes"]
