@@ -10,11 +10,26 @@
 
 #include "slm_math.h"
 
-/** 1 where the core has the DSP extension and the compiler GNU inline assembly. */
-#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+/**
+ * 1 where the core has the DSP extension, may load words from any address (as it does unless CCR.UNALIGN_TRP is set or the
+ * compiler is told -mno-unaligned-access), and the compiler knows GNU inline assembly.
+ */
+#if defined(__GNUC__) && defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__thumb2__)
 #define SLM_DSP 1
 #else
 #define SLM_DSP 0
+#endif
+
+/** 1 where functions are inlined, so that an argument which is a constant is one in assembly, too. */
+#if SLM_DSP && defined(__OPTIMIZE__)
+#define SLM_DSP_INLINED 1
+#else
+#define SLM_DSP_INLINED 0
+#endif
+
+/** A function whose assembly takes addresses within itself: ADR counts from a multiple of 4. */
+#if SLM_DSP
+#define SLM_ASSEMBLY __attribute__((noinline, aligned(4)))
 #endif
 
 /** Unroll the following short loop of constant length, so that arrays it indexes can be in registers. */
@@ -194,7 +209,7 @@ SLM_INLINE uint32_t slm_usat13(int32_t value)
 /** \brief LDRD: two words, those at words[2 * pair] and behind; `pair` is a constant. */
 SLM_INLINE void slm_ldrd(const int32_t *words, int32_t pair, int32_t *first, int32_t *second)
 {
-#if SLM_DSP
+#if SLM_DSP_INLINED
     __asm("ldrd %0, %1, [%2, %3]"
           : "=r"(*first), "=r"(*second)
           : "r"(words), "i"(8 * pair), "m"(words[2 * pair]), "m"(words[2 * pair + 1]));
@@ -220,7 +235,7 @@ SLM_INLINE void slm_ldrd_halves(const int16_t *halves, uint32_t *first, uint32_t
 /** \brief STRD: two words to words[2 * pair] and behind; `pair` is a constant. */
 SLM_INLINE void slm_strd(uint32_t *words, int32_t pair, uint32_t first, uint32_t second)
 {
-#if SLM_DSP
+#if SLM_DSP_INLINED
     __asm("strd %2, %3, [%4, %5]"
           : "=m"(words[2 * pair]), "=m"(words[2 * pair + 1])
           : "r"(first), "r"(second), "r"(words), "i"(8 * pair));

@@ -116,7 +116,7 @@ def _ram_contributors(lowered: Lowered) -> list[Problem]:
     makers: dict[str, tuple[Node, str]] = {}
     for node in graph.nodes:
         tensor = graph.tensors[node.outputs[0]]
-        makers[tensor.name] = node, f"its output {list(tensor.shape)} {tensor.dtype}"
+        makers[tensor.name] = node, f"{_part(lowered, tensor.name)} {list(tensor.shape)} {tensor.dtype}"
     for out, name in lowered.program.scratch.items():
         makers[name] = makers[out][0], "its scratch memory"
     largest = sorted(peak.buffers, key=lambda b: -b.size)[:_LARGEST]
@@ -128,6 +128,10 @@ def _ram_contributors(lowered: Lowered) -> list[Problem]:
         )
         for b in largest
     ]
+
+
+def _part(lowered: Lowered, name: str) -> str:
+    return "a tile of its output" if any(name in loop.local for loop in lowered.program.loops) else "its output"
 
 
 def _flash_contributors(lowered: Lowered) -> list[Problem]:

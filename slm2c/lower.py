@@ -104,7 +104,8 @@ def schedules(
     kept = text_bytes(graph, fused.interface, texts)
     heads = max((int(node.attrs["kv_heads"]) for node in graph.nodes if node.op == "attention"), default=1)
     longest = max((t.shape[0] for t in graph.tensors.values() if t.shape and t.name not in graph.consts), default=1)
-    tiles = [rows for rows in tiles if rows < longest or rows == min(tiles, key=lambda r: (r < longest, r))]
+    whole = min((rows for rows in tiles if rows >= longest), default=max(tiles))  # as good as any larger one
+    tiles = [rows for rows in tiles if rows <= whole]
     for groups in (g for g in range(1, heads + 1) if heads % g == 0):
         for rows in tiles:
             tiling = Tiling(rows, groups)

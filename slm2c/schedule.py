@@ -27,6 +27,10 @@ ALIGNMENT = 16
 """Of every buffer, in bytes: SLM_ALIGNMENT of runtime_c/slm.h."""
 
 
+_LONGEST = 12
+"""Calls in a loop over rows, at most: what lies between more than these is never wide from end to end."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a tensor lies: `offset` bytes into `buffer` of the arena; buffer "" is memory of the caller."""
@@ -83,6 +87,8 @@ def _row_loops(
     """
     plain = _loads(_allocate(graph, calls, loops).buffers, len(graph.nodes))
     runs = list(row_runs(graph, size, loops))
+    outside = max((load for step, load in enumerate(plain) if not any(step in run for run in runs)), default=0)
+    runs = [run for run in runs if max(plain[step] for step in run) > outside]
     tiled = list(calls)
     for run in runs:
         for step in run:
@@ -92,15 +98,14 @@ def _row_loops(
     for run in runs:
         for first in run:
             peaks[range(first, first + 1)] = plain[first]
-            for last in range(first + 1, run[-1] + 1):
+            for last in range(first + 1, min(first + _LONGEST, run[-1] + 1)):
                 inside = [*calls[:first], *tiled[first : last + 1], *calls[last + 1 :]]
                 made = _allocate(graph, inside, [*loops, row_loop(graph, range(first, last + 1), size)])
                 peaks[range(first, last + 1)] = max(_loads(made.buffers, len(plain))[first : last + 1])
-    outside = (load for step, load in enumerate(plain) if not any(step in run for run in runs))
-    least = max([*outside, *(_cut(run, peaks.__getitem__, max)[0] for run in runs)], default=0)
+    least = max([outside, *(_cut(run, lambda steps: peaks.get(steps, math.inf), max)[0] for run in runs)])
 
     def looped(steps: range) -> float:
-        return math.inf if peaks[steps] > least else len(steps) if len(steps) > 1 else 0
+        return math.inf if peaks.get(steps, math.inf) > least else len(steps) if len(steps) > 1 else 0
 
     pieces = [steps for run in runs for steps in _cut(run, looped, operator.add)[1]]
     return [row_loop(graph, steps, size) for steps in pieces if len(steps) > 1]
@@ -177,9 +182,7 @@ def _allocate(graph: Graph, calls: Sequence[KernelCall], loops: Sequence[Loop]) 
             continue
         local = loop is not None and out in loop.local
         first = step if loop is None or local else loop.first
-        size = graph.tensors[out].nbytes
-        if loop and local:
-            size = size // loop.size if loop.index != ROW else size // graph.tensors[out].shape[0] * loop.size
+        size = _bytes(graph.tensors[out], loop if local else None)
         buffer = _overwritten(graph, call, places, lives, step, last[out], size, loop) or out
         places[out] = Place(buffer)
         reserve(buffer, out, first, size)
@@ -187,6 +190,13 @@ def _allocate(graph: Graph, calls: Sequence[KernelCall], loops: Sequence[Loop]) 
         Buffer(name, size, lives.first[name], lives.last[name], ALIGNMENT) for name, size in lives.size.items()
     )
     return Program(graph, tuple(calls), places, scratch, buffers, tuple(loops))
+
+
+def _bytes(tensor: Tensor, loop: Loop | None) -> int:
+    """Size of a tensor; of one tile of it, with the loop that it is local to."""
+    if loop is None:
+        return tensor.nbytes
+    return tensor.nbytes // tensor.shape[0] * loop.size if loop.index == ROW else tensor.nbytes // loop.size
 
 
 def _width(tensor: Tensor) -> int:
@@ -222,8 +232,10 @@ def _overwritten(
             continue
         if loop and (loop.index != ROW or (name in loop.local) != (out.name in loop.local)):
             continue
-        same = graph.tensors[name].dtype == out.dtype and lives.size[place.buffer] == size
-        shorter = name in call.overwrites and lives.size[place.buffer] >= size and last <= step + 1
+        # The tensor itself must be as large: what lies in a larger buffer has shorter rows than it.
+        own = _bytes(graph.tensors[name], loop if loop and name in loop.local else None)
+        same = graph.tensors[name].dtype == out.dtype and own == lives.size[place.buffer] == size
+        shorter = name in call.overwrites and own >= size and last <= step + 1
         if lives.reads[place.buffer] <= step and (same or shorter):
             return place.buffer
     return ""

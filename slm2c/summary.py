@@ -40,13 +40,17 @@ def _traded(chosen: _Facts) -> str:
     if chosen == {**fastest, "fastest": fastest}:
         return ""
     more = 100 * (chosen["instructions"] / fastest["instructions"] - 1)
-    groups = f", heads in {chosen['groups_of_heads']} groups" if chosen["groups_of_heads"] > 1 else ""
     return (
-        f"  traded for the arena: tiles of {chosen['rows_of_a_tile']} rows{groups} instead of "
+        f"  traded for the arena: {_tiles(chosen)}, {chosen['arena_bytes']:,} bytes, instead of {_tiles(fastest)}, "
         f"{fastest['arena_bytes']:,} bytes;\n  about {more:.1f} % more instructions and "
         f"{chosen['weight_bytes_read']:,} instead of {fastest['weight_bytes_read']:,} bytes of weights read "
         "in a full-length run"
     )
+
+
+def _tiles(way: _Facts) -> str:
+    groups = f" and {way['groups_of_heads']} groups of heads" if way["groups_of_heads"] > 1 else ""
+    return f"tiles of {way['rows_of_a_tile']} rows{groups}"
 
 
 def _used(region: _Facts) -> int:

@@ -97,17 +97,20 @@ def row_loop(graph: Graph, steps: range, size: int) -> Loop:
 
 def group_loops(graph: Graph, groups: int, target: Target) -> list[Loop]:
     """A loop for each attention whose query, key and value layers stand right before it."""
-    found = []
+    consumers, found = graph.consumers(), []
     for last, node in enumerate(graph.nodes):
-        if node.op != "attention" or node.outputs[0] in graph.outputs or last < 3:
+        if node.op != "attention" or last < 3 or node.outputs[0] in graph.outputs:
             continue
-        q, k, v = node.inputs[:3]
+        projections, operands = graph.nodes[last - 3 : last], node.inputs[:3]
+        alone = all(len(consumers[x]) == 1 and x not in graph.outputs for x in operands)
+        if not alone or {n.outputs[0] for n in projections} != set(operands) or len(set(operands)) != 3:
+            continue
         heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
-        before = {n.outputs[0] for n in graph.nodes[last - 3 : last] if n.op == "linear"}
-        own = before == {q, k, v} and graph.tensors[q].shape[1] == graph.tensors[node.outputs[0]].shape[1]
         count = max(g for g in range(1, groups + 1) if kv_heads % g == heads % g == 0)
-        loop = Loop(last - 3, last, GROUP, count, 1, frozenset((k, v)), {q: node.outputs[0]})
-        if own and count > 1 and all(_divides(graph, graph.nodes[s], loop, target) for s in range(last - 3, last + 1)):
+        (q, k, v), out = operands, node.outputs[0]
+        fits = all(n.op == "linear" for n in projections) and graph.tensors[q].shape[1] == graph.tensors[out].shape[1]
+        loop = Loop(last - 3, last, GROUP, count, 1, frozenset((k, v)), {q: out})
+        if count > 1 and fits and all(_divides(graph, n, loop, target) for n in (*projections, node)):
             found.append(loop)
     return found
 

@@ -132,7 +132,9 @@ def host_rung(
     return _compare("sanitize" if sanitize else "host", graph, samples, work, run)
 
 
-def qemu_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board) -> Rung:
+def qemu_rung(
+    folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board, *, opt: str = "-O2"
+) -> Rung:
     """Compare the C built for `board` and run in QEMU."""
     firmware = toolchain.build_firmware(
         sources(folder, name),
@@ -141,6 +143,7 @@ def qemu_rung(folder: Path, name: str, graph: Graph, samples: Sequence[Sample], 
         includes=[folder, folder / "slm"],
         defines=["SLM_TRACE"],
         blob=folder / f"{name}_blob.bin",
+        opt=opt,
     )
 
     def run() -> toolchain.RunResult:
