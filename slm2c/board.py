@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -52,12 +52,18 @@ class MemoryRegion:
 
 @dataclass(frozen=True)
 class Placement:
-    """Names of the regions. .data and .bss lie with the stack."""
+    """Names of the regions.
 
-    arena: str
+    `arena` names one or several, the fastest first: the arena goes to the first that holds it. .data and .bss lie
+    with the stack. `hot` is a memory beside the core to which the start-up code copies the kernels that take most
+    of the time; without it, or where they do not fit, they run from where `code` lies.
+    """
+
+    arena: tuple[str, ...]
     code: str
     blob: str
     stack: str
+    hot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,18 @@ class Board:
 
     @property
     def arena_limit(self) -> int:
-        """The largest arena in bytes: its region, less the stack where they share it."""
-        shared = self.stack_size if self.placement.arena == self.placement.stack else 0
-        return self.region(self.placement.arena).size - shared
+        """The largest arena in bytes that one of its regions holds."""
+        return max(self.arena_room(name) for name in self.placement.arena)
+
+    def arena_room(self, name: str, data: int = 0) -> int:
+        """Bytes for an arena in region `name`: less the stack, and `data` bytes with it, where they lie there."""
+        shared = self.stack_size + data if name == self.placement.stack else 0
+        return self.region(name).size - shared
+
+    def arena_region(self, size: int, data: int = 0) -> str:
+        """The name of the first of the arena's regions that holds `size` bytes; if none does, of the roomiest."""
+        fits = (name for name in self.placement.arena if self.arena_room(name, data) >= size)
+        return next(fits, max(self.placement.arena, key=lambda name: self.arena_room(name, data)))
 
 
 def list_boards() -> tuple[str, ...]:
@@ -166,7 +181,7 @@ def board_from_table(table: Mapping[str, Any], source: str) -> Board:
     if not isinstance(table, Mapping):
         raise CompileError(Problem(source, "", "does not describe a board"))
     found: list[str] = []
-    board: Board = _read(Board, {key: value for key, value in table.items() if value is not None}, "", found)
+    board: Board = _read(Board, table, "", found)
     if not found:
         found.extend(_check(board))
     if found:
@@ -200,6 +215,8 @@ def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
     """`value`, as TOML gives it, as an instance of the type `kind`. What does not fit is added to `found`."""
     if is_dataclass(kind) and isinstance(value, Mapping):
         return _read_table(kind, value, key, found)
+    if get_origin(kind) is tuple and type(value) is get_args(kind)[0]:
+        value = [value]  # a list of one, without brackets
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_read(get_args(kind)[0], item, f"{key}[{i}]", found) for i, item in enumerate(value))
     if get_origin(kind) is Literal:
@@ -216,6 +233,7 @@ def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
 
 def _read_table(kind: Any, table: Mapping[str, Any], key: str, found: list[str]) -> Any:
     prefix = f"{key}." if key else ""
+    table = {name: value for name, value in table.items() if value is not None}
     types = get_type_hints(kind)
     required = [field.name for field in fields(kind) if field.default is MISSING]
     before = len(found)
@@ -266,15 +284,29 @@ def _check(board: Board) -> list[str]:
             for other in board.memory[:i]
             if region.origin < other.end and other.origin < region.end
         )
-    for field in fields(Placement):
-        name, writable = getattr(board.placement, field.name), field.name in ("arena", "stack")
+    for key, name in _placed(board.placement):
+        writable = not key.startswith(("code", "blob"))
         if name not in names:
-            found.append(f"placement.{field.name}: no memory region {name!r} among {', '.join(names)}")
+            found.append(f"placement.{key}: no memory region {name!r} among {', '.join(names)}")
         elif board.region(name).writable != writable:
             found.append(
-                f"placement.{field.name}: {name} is {board.region(name).kind}, which "
+                f"placement.{key}: {name} is {board.region(name).kind}, which "
                 + ("cannot be written" if writable else "is empty after a reset; it must be flash")
             )
-        elif field.name == "stack" and board.region(name).size < board.stack_size:
+        elif key == "stack" and board.region(name).size < board.stack_size:
             found.append(f"placement.stack: {name} is smaller than stack_size, {board.stack_size}")
+    if not board.placement.arena:
+        found.append("placement.arena: names no memory region")
+    elif len(set(board.placement.arena)) < len(board.placement.arena):
+        found.append("placement.arena: names a region twice")
     return found
+
+
+def _placed(placement: Placement) -> Iterator[tuple[str, str]]:
+    """Key and region name of all that is placed."""
+    for field in fields(Placement):
+        value = getattr(placement, field.name)
+        if isinstance(value, tuple) and len(value) > 1:
+            yield from ((f"{field.name}[{i}]", name) for i, name in enumerate(value))
+        elif value is not None:
+            yield from ((field.name, name) for name in (value if isinstance(value, tuple) else (value,)))

@@ -18,6 +18,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 _PARTS = {
+    ".slm_hot": "code",
     ".text": "code",
     ".rodata": "code",
     ".slm_blob": "blob",

@@ -47,6 +47,9 @@ JOBS = min(4, os.cpu_count() or 1)
 BUILD_TIMEOUT = 300.0
 """Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
 
+HOT_KERNELS = ("slm_linear", "slm_attention", "slm_matmul", "slm_conv2d")
+"""How the files of runtime_c begin that hold the loops over multiply-accumulates; they go to a board's `hot` memory."""
+
 BLOB_STUB = """\
     .section .slm_blob, "a", %progbits
     .global slm_blob
@@ -195,22 +198,36 @@ def build_firmware(
         (folder / "blob.s").write_text(BLOB_STUB, encoding="utf-8")
         _build([cc, *board.flags, "-c", "blob.s", "-o", "blob.o"], cwd=folder)
         inputs.append(str(folder / "blob.o"))
-    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    template = jinja.from_string((port / "firmware.ld.j2").read_text(encoding="utf-8"))
     script, link_map = folder / "firmware.ld", folder / "firmware.map"
-    script.write_text(template.render(board=board, guard=STACK_GUARD), encoding="utf-8")
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
-    try:
-        _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
-    except ToolError as error:
-        over = sorted(set(re.findall(r"region `(\w+)' overflowed by (\d+) bytes", error.output)))
-        if not over:
-            raise
-        facts = [f"the image exceeds memory region '{region}' by {int(size):,} bytes" for region, size in over]
-        remedy = "choose a board with more memory or a smaller model"
-        raise CompileError(Problem(board.name, "", fact, remedy) for fact in facts) from error
-    return Firmware(output, link_map, objects)
+    misfits = []
+    for text in _linker_scripts(board):
+        script.write_text(text, encoding="utf-8")
+        try:
+            _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
+            return Firmware(output, link_map, objects)
+        except ToolError as error:
+            over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
+            if not over:
+                raise
+            misfits.append({region: int(size) for region, size in sorted(over)})
+    remedy = "choose a board with more memory or a smaller model"
+    raise CompileError(
+        Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
+        for region, size in min(misfits, key=lambda over: sum(over.values())).items()
+    )
+
+
+def _linker_scripts(board: Board) -> Iterator[str]:
+    """firmware.ld for each way to place arena and hot kernels, the best first."""
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    source = data_dir("templates") / "firmware" / "firmware.ld.j2"
+    template, place = jinja.from_string(source.read_text(encoding="utf-8")), board.placement
+    kernels = " ".join(f"*-{name}*.o" for name in HOT_KERNELS)
+    for hot in dict.fromkeys((place.hot, None)):
+        for arena in place.arena:
+            yield template.render(board=board, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=kernels)
 
 
 def run_host(

@@ -1,13 +1,15 @@
 """Board files: what ships is sound, what is wrong is named."""
 
 import dataclasses
+import itertools
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from slm2c.board import Board, MemoryRegion, emulated, list_boards, load_board
+from slm2c.board import Board, MemoryRegion, board_from_table, emulated, list_boards, load_board
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
 from slm2c.toolchain import cross_cc
@@ -32,10 +34,45 @@ def test_the_reference_board() -> None:
     assert emulated(board) is board
 
 
+SOURCE = re.compile(r"\b(RM|UM|PM|DDI |DAI |DUI )\d{4}|datasheet|Product Specification")
+
+
 @pytest.mark.parametrize("name", list_boards())
 def test_shipped_boards_say_where_their_facts_come_from(name: str) -> None:
-    assert load_board(name).name == name
-    assert (data_dir("boards") / f"{name}.toml").read_text(encoding="utf-8").startswith("# ")
+    text = (data_dir("boards") / f"{name}.toml").read_text(encoding="utf-8")
+    comments = "".join(line.partition("#")[2] for line in text.splitlines())
+    assert text.startswith("# ") and SOURCE.search(comments)
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_shipped_boards_are_sound(name: str) -> None:
+    board = load_board(name)
+    assert board.name == name
+    ends = sorted((region.origin, region.end) for region in board.memory)
+    assert all(end <= origin for (_, end), (origin, _) in itertools.pairwise(ends))
+    double = emulated(board)
+    assert double is not None and double.cpu == board.cpu, "every core that we ship runs in an emulator"
+    kinds = [board.region(region).kind for region in board.placement.arena]
+    assert kinds == sorted(kinds, key=["tcm", "sram"].index), "the fastest first"
+
+
+@pytest.mark.parametrize(
+    "name, arena, data, region",
+    [
+        ("stm32f746g-disco", 1, 0, "dtcm"),
+        ("stm32f746g-disco", 56 << 10, 0, "dtcm"),
+        ("stm32f746g-disco", 56 << 10, 1, "sram"),
+        ("stm32f746g-disco", 300 << 10, 0, "sram"),
+        ("stm32f407", 64 << 10, 99, "ccm"),  # which it has for itself
+        ("stm32f407", (64 << 10) + 1, 0, "sram"),
+        ("stm32h743zi", 500 << 10, 0, "axi"),
+        ("rp2350-pico2", 1 << 20, 0, "sram"),
+    ],
+)
+def test_the_arena_goes_to_the_fastest_memory_that_holds_it(name: str, arena: int, data: int, region: str) -> None:
+    board = load_board(name)
+    assert board.arena_region(arena, data) == region
+    assert board.arena_limit == max(board.arena_room(each) for each in board.placement.arena)
 
 
 @pytest.mark.qemu
@@ -54,6 +91,13 @@ def test_a_board_is_a_file(tmp_path: Path) -> None:
     board = board_from(tmp_path, REFERENCE.replace("0x0008_0000", "0x0004_0000"))
     assert (board.name, board.ram_bytes) == ("mine", 256 << 10)
     assert board == load_board(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_a_board_survives_json(name: str) -> None:
+    """As a build keeps it."""
+    board = load_board(name)
+    assert board_from_table(json.loads(json.dumps(dataclasses.asdict(board))), "slm2c.json") == board
 
 
 def test_an_arena_in_a_memory_of_its_own(tmp_path: Path) -> None:
@@ -97,6 +141,12 @@ NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTIL
         ('blob = "flash"\n', "", "placement.blob: missing"),
         ('arena = "sram"', 'arena = "ram"', "placement.arena: no memory region 'ram' among flash, sram"),
         ('arena = "sram"', 'arena = "flash"', "placement.arena: flash is flash, which cannot be written"),
+        ('arena = "sram"', "arena = []", "placement.arena: names no memory region"),
+        ('arena = "sram"', 'arena = ["sram", "sram"]', "placement.arena: names a region twice"),
+        ('arena = "sram"', 'arena = ["sram", "ram"]', "placement.arena[1]: no memory region 'ram' among flash, sram"),
+        ('arena = "sram"', 'arena = ["sram", 1]', "placement.arena[1]: expected str, got int 1"),
+        ('stack = "sram"', 'stack = "sram"\nhot = "flash"', "placement.hot: flash is flash, which cannot be written"),
+        ('stack = "sram"', 'stack = ["sram"]', "placement.stack: expected str, got list ['sram']"),
         ('blob = "flash"', 'blob = "sram"', "placement.blob: sram is sram, which is empty after a reset"),
         ("stack_size = 8192", "stack_size = 1000", "stack_size: 1000 is not a multiple of 256"),
         ("stack_size = 8192", "stack_size = 256", "stack_size: 256 is not a multiple of 256 above 256"),

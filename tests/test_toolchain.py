@@ -12,6 +12,7 @@ from elftools.elf.elffile import ELFFile
 
 from slm2c.board import Board, list_boards, load_board
 from slm2c.errors import CompileError
+from slm2c.resources import data_dir
 from slm2c.toolchain import (
     RunResult,
     ToolError,
@@ -205,7 +206,7 @@ def test_an_old_cross_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 # ---------------------------------------------------------------- the emulated boards
 
-BOARDS = list_boards()
+BOARDS = [name for name in list_boards() if load_board(name).emulator]
 
 
 @pytest.mark.qemu
@@ -348,6 +349,74 @@ def test_the_blob_lies_where_the_board_says(name: str, tmp_path: Path) -> None:
     assert address % 16 == 0
     assert region.origin <= address <= region.end - size
     assert board.placement.blob == board.placement.code or address == region.origin
+
+
+FAST = """
+[[memory]]
+name = "itcm"
+kind = "tcm"
+origin = 0x2030_0000
+size = 0x0001_0000
+
+[[memory]]
+name = "dtcm"
+kind = "tcm"
+origin = 0x2038_0000
+size = 0x0001_0000
+
+[placement]
+hot = "itcm"
+arena = ["dtcm", "ssram23"]
+"""
+KERNEL = r"""
+int slm_kernel(int (*f)(int), int x);
+int slm_kernel(int (*f)(int), int x)
+{
+    __asm volatile("b.w 1f\n .space %c0\n .balign 4\n 1:" ::"i"(SPACE));
+    return f(x) + 1;
+}
+"""
+CALLER = r"""
+#include "slm_port.h"
+static SLM_PORT_ARENA volatile uint8_t arena[SIZE];
+int slm_kernel(int (*f)(int), int x);
+static int twice(int x)
+{
+    return 2 * x;
+}
+int main(void)
+{
+    slm_port_print_int((int64_t)(uintptr_t)slm_kernel);
+    slm_port_print(" ");
+    slm_port_print_int((int64_t)(uintptr_t)arena);
+    return slm_kernel(twice, 3 + arena[SIZE - 1]) == 7 ? 0 : 1;
+}
+"""
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    "kernel, size, hot, region",
+    [
+        ("slm_linear_any.c", 65536, "itcm", "dtcm"),
+        ("slm_linear_any.c", 65537, "itcm", "ssram23"),
+        ("slm_blob.c", 16, "ssram1", "dtcm"),  # not one of those that take the time
+        ("slm_linear_large.c", 16, "ssram1", "dtcm"),  # does not fit beside the core
+    ],
+)
+def test_hot_code_and_arena_lie_beside_the_core(kernel: str, size: int, hot: str, region: str, tmp_path: Path) -> None:
+    """Carved out of the memory of an emulated board, so that they can run."""
+    text = (data_dir("boards") / "mps2-an500.toml").read_text(encoding="utf-8").replace('arena = "ssram23"\n', "")
+    text = text.replace("origin = 0x2000_0000\nsize = 0x0040_0000", "origin = 0x2000_0000\nsize = 0x0030_0000")
+    (tmp_path / "fast.toml").write_text(text.replace("[placement]\n", FAST.lstrip()), encoding="utf-8")
+    board = load_board(tmp_path / "fast.toml")
+    paths = [source(tmp_path, KERNEL, kernel), source(tmp_path, CALLER)]
+    defines = [f"SIZE={size}", f"SPACE={70_000 if 'large' in kernel else 4}"]
+    firmware = build_firmware(paths, board, tmp_path / "main.elf", defines=defines)
+    result = run_qemu(firmware.elf, board, timeout=20)
+    assert result.exit_code == 0, result.output
+    for address, name in zip(map(int, result.output.split()), (hot, region), strict=True):
+        assert board.region(name).origin < (address | 1) < board.region(name).end
 
 
 @pytest.mark.qemu

@@ -9,8 +9,9 @@
 #include <string.h>
 
 /* From firmware.ld. */
-extern const uint8_t slm_data_load[];
-extern uint8_t slm_data_start[], slm_data_end[], slm_bss_start[], slm_bss_end[], slm_arena_start[], slm_arena_end[];
+extern const uint8_t slm_data_load[], slm_hot_load[];
+extern uint8_t slm_data_start[], slm_data_end[], slm_hot_start[], slm_hot_end[];
+extern uint8_t slm_bss_start[], slm_bss_end[], slm_arena_start[], slm_arena_end[];
 extern uint32_t slm_stack_guard[], slm_stack_limit[], slm_stack_top[];
 
 /* System control block, Armv7-M Architecture Reference Manual (DDI 0403) B3.2. */
@@ -192,6 +193,7 @@ __attribute__((used)) _Noreturn void slm_start(void)
     static char *argv[MAX_ARGS + 1];
     CPACR |= 0xFu << 20; /* full access to the FPU; no effect without one */
     __asm volatile("dsb\n isb" ::: "memory");
+    (void)memcpy(slm_hot_start, slm_hot_load, bytes(slm_hot_start, slm_hot_end));
     (void)memcpy(slm_data_start, slm_data_load, bytes(slm_data_start, slm_data_end));
     (void)memset(slm_bss_start, 0, bytes(slm_bss_start, slm_bss_end));
     (void)memset(slm_arena_start, 0, bytes(slm_arena_start, slm_arena_end));
