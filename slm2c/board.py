@@ -26,6 +26,9 @@ else:
 MemoryKind = Literal["flash", "sram", "tcm"]
 """flash: read in place, survives reset; sram: on the bus; tcm: beside the core, no wait states."""
 
+Architecture = Literal["arm", "riscv"]
+"""arm: an M-profile core, from Armv7-M on; riscv: RV32."""
+
 STACK_GUARD = 256
 """Bytes at the stack's low end that the start-up code makes inaccessible; see port_arm.c."""
 
@@ -77,27 +80,31 @@ class Features:
 
 @dataclass(frozen=True)
 class Emulator:
-    """The QEMU machine that runs images for this memory map.
+    """The QEMU machine that runs images for this memory map, with the core `cpu` where its own is another.
 
-    `timer` is the address of a CMSDK APB timer that counts at `timer_hz`. Under `-icount shift=0` an
-    instruction takes 1 ns of virtual time, so that a tick is `instructions_per_tick` instructions.
+    Under `-icount shift=0` an instruction takes 1 ns of virtual time. What counts instructions is, on Arm, a device at
+    address `timer` that ticks `timer_hz` times a second, hence once in `instructions_per_tick`: a CMSDK APB timer or
+    the counter in the FPGAIO block of MPS boards. A RISC-V core counts itself.
     """
 
     machine: str
-    timer: int
-    timer_hz: int
+    cpu: str | None = None
+    timer_kind: Literal["cmsdk-timer", "fpgaio"] = "cmsdk-timer"
+    timer: int | None = None
+    timer_hz: int | None = None
 
     @property
     def instructions_per_tick(self) -> int:
         """The resolution of the instruction counter."""
-        return 1_000_000_000 // self.timer_hz
+        return 1_000_000_000 // self.timer_hz if self.timer_hz else 1
 
 
 @dataclass(frozen=True)
 class Board:
     """One target.
 
-    `name` is the file's, without `.toml`. `flags` select the core for GCC and clang. `stack_size` bytes of
+    `name` is the file's, without `.toml`. `cpu` is a name of Arm's (cortex-m7) or a base and its extensions (rv32imc).
+    `flags` select the core for GCC and clang. `stack_size` bytes of
     the stack's region are kept for the stack, of which the lowest STACK_GUARD catch an overflow. A board that
     QEMU does not have names in `emulated_by` one with the same core on which its code can run.
     """
@@ -113,6 +120,11 @@ class Board:
     placement: Placement
     emulator: Emulator | None = None
     emulated_by: str | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What decides on compiler, emulator and start-up code."""
+        return "riscv" if self.cpu.startswith("rv") else "arm"
 
     def region(self, name: str) -> MemoryRegion:
         """The memory region `name`, which must exist."""
@@ -255,7 +267,8 @@ def _check(board: Board) -> list[str]:
     numbers += [(f"memory[{i}].size", region.size) for i, region in enumerate(board.memory)]
     if board.emulator:
         words.append(("emulator.machine", board.emulator.machine))
-        numbers.append(("emulator.timer_hz", board.emulator.timer_hz))
+        words.append(("emulator.cpu", board.emulator.cpu or "-"))
+        numbers.append(("emulator.timer_hz", 1 if board.emulator.timer_hz is None else board.emulator.timer_hz))
     found.extend(
         f"{key}: {word!r} may hold letters, digits, '.', '_' and '-' only"
         for key, word in words
@@ -269,8 +282,7 @@ def _check(board: Board) -> list[str]:
     )
     if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
         found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")
-    if board.emulator and board.emulator.timer_hz > 0 and 1_000_000_000 % board.emulator.timer_hz:
-        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
+    found.extend(_check_architecture(board))
     names = [region.name for region in board.memory]
     for i, region in enumerate(board.memory):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", region.name):
@@ -299,6 +311,24 @@ def _check(board: Board) -> list[str]:
         found.append("placement.arena: names no memory region")
     elif len(set(board.placement.arena)) < len(board.placement.arena):
         found.append("placement.arena: names a region twice")
+    return found
+
+
+def _check_architecture(board: Board) -> list[str]:
+    """What holds for one kind of core only."""
+    found: list[str] = []
+    timer = {} if board.emulator is None else {key: getattr(board.emulator, key) for key in ("timer", "timer_hz")}
+    if board.architecture == "riscv":
+        if not board.cpu.startswith("rv32"):
+            found.append(f"cpu: {board.cpu!r} has no 32-bit base; write one like 'rv32imc'")
+        if board.features.dsp or board.features.mve:
+            found.append("features: dsp and mve are Arm's; write false")
+        found.extend(f"emulator.{key}: a RISC-V core counts itself; leave it out" for key, x in timer.items() if x)
+    else:
+        asked = {"timer": "the address of a device that counts", "timer_hz": "its ticks a second"}
+        found.extend(f"emulator.{key}: missing; {asked[key]}" for key, x in timer.items() if x is None)
+    if (hz := timer.get("timer_hz")) and hz > 0 and 1_000_000_000 % hz:
+        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
     return found
 
 

@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from slm2c import budget, importer, output
 from slm2c.board import Board, MemoryRegion, board_from_table, emulated, list_boards, load_board
+from slm2c.build import build
+from slm2c.compile import Options
+from slm2c.emit import Texts
 from slm2c.errors import CompileError
+from slm2c.lower import sketch, target_of
+from slm2c.passes import fuse
 from slm2c.resources import data_dir
 from slm2c.toolchain import cross_cc
+from slm2c.validate import ladder
+from tests.boards import board_params
+from tests.generated import text_folder
 
 REFERENCE = (data_dir("boards") / "generic-m7-512k-4m.toml").read_text(encoding="utf-8")
 
@@ -75,14 +84,15 @@ def test_the_arena_goes_to_the_fastest_memory_that_holds_it(name: str, arena: in
     assert board.arena_limit == max(board.arena_room(each) for each in board.placement.arena)
 
 
-@pytest.mark.qemu
-@pytest.mark.parametrize("name", list_boards())
+@pytest.mark.parametrize("name", board_params())
 def test_features_are_what_the_compiler_makes_of_the_flags(name: str) -> None:
     board = load_board(name)
-    command = [cross_cc(), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
+    command = [cross_cc(board.architecture), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
     macros = dict(re.findall(r"^#define (\w+) (\w+)$", subprocess.check_output(command, text=True), re.MULTILINE))
     assert board.features.dsp == ("__ARM_FEATURE_DSP" in macros)
     assert board.features.mve == ("__ARM_FEATURE_MVE" in macros)
+    assert board.architecture == ("riscv" if macros.get("__riscv_xlen") == "32" else "arm")
+    assert ("__riscv_flen" in macros) <= (board.features.fpu != "none")
     precision = int(macros.get("__ARM_FP", "0"), 0)  # bit 2: single, bit 3: double (Arm C Language Extensions)
     assert precision & 12 == {"none": 0, "fpv4-sp-d16": 4, "fpv5-sp-d16": 4, "fpv5-d16": 12}[board.features.fpu]
 
@@ -153,6 +163,16 @@ NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTIL
         ("stack_size = 8192", "stack_size = 0x10_0000", "placement.stack: sram is smaller than stack_size"),
         ('"-mthumb"', '"-fplugin=x.so"', "flags: '-fplugin=x.so' does not select a machine"),
         ('"mps2-an500"', '"none -monitor stdio"', "emulator.machine: 'none -monitor stdio' may hold"),
+        ('cpu = "cortex-m7"', 'cpu = "rv64gc"', "cpu: 'rv64gc' has no 32-bit base; write one like 'rv32imc'"),
+        ('cpu = "cortex-m7"', 'cpu = "rv32imc"', "features: dsp and mve are Arm's; write false"),
+        ('cpu = "cortex-m7"', 'cpu = "rv32imc"', "emulator.timer: a RISC-V core counts itself; leave it out"),
+        ("timer_hz = 25_000_000", "", "emulator.timer_hz: missing"),
+        (
+            "timer =",
+            'timer_kind = "systick"\ntimer =',
+            "emulator.timer_kind: 'systick' is not one of cmsdk-timer, fpgaio",
+        ),
+        ("timer =", 'cpu = "rv32 -S"\ntimer =', "emulator.cpu: 'rv32 -S' may hold"),
         ("25_000_000", "30_000_000", "emulator.timer_hz: a tick must be a whole number"),
         ("[emulator]", "[emulators]", "emulators: unknown key; did you mean 'emulator'?"),
     ],
@@ -183,3 +203,33 @@ def test_a_board_that_borrows_an_emulator(tmp_path: Path) -> None:
     assert double == dataclasses.replace(host, clock_hz=200_000_000)
     with pytest.raises(CompileError, match="emulated_by: 'mps2-an386' does not emulate a cortex-m7"):
         emulated(board_from(tmp_path, 'emulated_by = "mps2-an386"\n' + NO_EMULATOR))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_folder(tmp_path_factory.mktemp("model") / "classifier")
+
+
+@pytest.mark.parametrize("name", board_params())
+def test_a_small_model_fits_every_board_and_runs_on_its_core(name: str, classifier: Path, tmp_path: Path) -> None:
+    board = load_board(name)
+    report = build(classifier, tmp_path / "out", board, Options(method="minmax"))
+    assert report["flash"]["code_bytes"] > 0
+    assert report["sram"]["stack_bytes"] is not None, report["measured"]["stack_unbounded"]
+    found = ladder(output.read(tmp_path / "out"), ["qemu"], [], 3)
+    assert [(rung.name, rung.mismatches) for rung in found.rungs] == [(f"qemu {board.emulated_by or name}", 0)]
+    assert found.rungs[0].tensors > 0
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_a_large_model_fits_or_says_what_is_missing(name: str) -> None:
+    """homecmd: 2.39 MB of weights, and an arena that tightly coupled memory holds."""
+    fused = fuse(importer.load(data_dir("examples") / "homecmd").graph)
+    board = load_board(name)
+    lowered = sketch(fused, Texts(bytes(60_000)), "homecmd", target_of(board))
+    room = board.region(board.placement.blob).size
+    if len(lowered.emitted.blob) <= room:
+        budget.check(board, fused, lowered)
+    else:
+        with pytest.raises(CompileError, match=rf"of flash \(blob [\d,]+\), {room:,} are available: [\d,]+ too many"):
+            budget.check(board, fused, lowered)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from slm2c.board import Board, list_boards, load_board
+from slm2c.board import Architecture, Board, load_board
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
 from slm2c.toolchain import (
@@ -25,6 +25,7 @@ from slm2c.toolchain import (
     run_qemu,
     tool_versions,
 )
+from tests.boards import board_params
 
 HELLO = r"""
 #include "slm_port.h"
@@ -187,6 +188,10 @@ def test_missing_tools_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch, tm
         cross_cc()
     with pytest.raises(CompileError, match=r"apt-get install qemu-system-arm"):
         qemu()
+    with pytest.raises(CompileError, match=r"apt-get install gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf"):
+        cross_cc("riscv")
+    with pytest.raises(CompileError, match=r"'qemu-system-riscv32': not found; .* qemu-system-misc"):
+        qemu("riscv")
     assert tool_versions() == {"host_cc": None, "cross_cc": None, "qemu": None}
     monkeypatch.setenv("CC", "nonesuch -m32")
     with pytest.raises(CompileError, match=r"nonesuch -m32"):
@@ -194,6 +199,9 @@ def test_missing_tools_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("SLM2C_CROSS", "/opt/none/arm-")
     with pytest.raises(CompileError, match=r"'/opt/none/arm-gcc': not found"):
         cross_cc()
+    monkeypatch.setenv("SLM2C_CROSS_RISCV", "/opt/none/rv-")
+    with pytest.raises(CompileError, match=r"'/opt/none/rv-gcc': not found.* or set SLM2C_CROSS_RISCV"):
+        cross_cc("riscv")
 
 
 def test_an_old_cross_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,10 +214,9 @@ def test_an_old_cross_compiler_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 # ---------------------------------------------------------------- the emulated boards
 
-BOARDS = [name for name in list_boards() if load_board(name).emulator]
+BOARDS = board_params(emulated=True)
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 @pytest.mark.parametrize("opt", ["-O0", "-O3"])
 def test_firmware_hello(name: str, opt: str, tmp_path: Path) -> None:
@@ -218,7 +225,6 @@ def test_firmware_hello(name: str, opt: str, tmp_path: Path) -> None:
     assert same(run_qemu(firmware.elf, board, ["a,b", "c="], timeout=20), GREETING)
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 def test_firmware_files(name: str, tmp_path: Path) -> None:
     payload = os.urandom(4321)
@@ -243,27 +249,33 @@ int main(int argc, char **argv)
     if (argv[1][0] == 'o') {
         return deep(&zero);
     }
+#ifdef __riscv
+    __asm volatile("unimp");
+#else
     __asm volatile("udf #0");
+#endif
     return 0;
 }
 """
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_fault_is_reported_and_ends_the_program(name: str, tmp_path: Path) -> None:
     board = load_board(name)
     firmware = build_firmware([source(tmp_path, FAULTS)], board, tmp_path / "faults.elf")
     result = run_qemu(firmware.elf, board, ["udf"], timeout=20)
-    report = re.fullmatch(r"fault: exception 0x00000003, pc 0x(\w{8}), cfsr 0x00010000\n", result.output)
+    expected: dict[Architecture, str] = {
+        "arm": r"fault: exception 0x00000003, pc 0x(\w{8}), cfsr 0x00010000\n",  # UNDEFINSTR, escalated to a HardFault
+        "riscv": r"fault: exception 0x00000002, pc 0x(\w{8}), mtval 0x\w{8}\n",  # illegal instruction
+    }
+    report = re.fullmatch(expected[board.architecture], result.output)
     assert result.exit_code == 99
-    assert report, result.output  # UNDEFINSTR, escalated to a HardFault
+    assert report, result.output
     with firmware.elf.open("rb") as file:
         main = ELFFile(file).get_section_by_name(".symtab").get_symbol_by_name("main")[0]
     assert 0 <= int(report[1], 16) - (main["st_value"] & ~1) < main["st_size"]
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_stack_overflow_is_reported(name: str, tmp_path: Path) -> None:
     assert same(run_on(load_board(name), tmp_path, FAULTS, "overflow"), RunResult(99, "fault: stack overflow\n", 0.0))
@@ -273,14 +285,21 @@ def test_a_stack_overflow_is_reported(name: str, tmp_path: Path) -> None:
 COUNT = r"""
 #include "slm_port.h"
 static uint32_t words[4];
+#ifdef __riscv
+#define NEXT "addi %0, %0, -1\n bnez %0, 1b\n"
+#define CLOBBERED "t0", "t1", "t2", "ra"
+#elif defined(__ARM_FEATURE_MVE)
+#define NEXT "subs %0, %0, #1\n bne 1b\n"
+#define CLOBBERED "cc", "r4", "r5", "r6", "r7", "lr", "q0", "q1"
+#else
+#define NEXT "subs %0, %0, #1\n bne 1b\n"
+#define CLOBBERED "cc", "r4", "r5", "r6", "r7", "lr", "s0", "s1"
+#endif
 #define LOOP(body, count)                                                                                              \
     do {                                                                                                               \
         uint32_t left = (count);                                                                                       \
         const uint64_t start = slm_port_instructions();                                                                \
-        __asm volatile("1: " body "\n subs %0, %0, #1\n bne 1b\n"                                                      \
-                       : "+r"(left)                                                                                    \
-                       : "r"(words)                                                                                    \
-                       : "cc", "r4", "r5", "r6", "r7", "lr", "s0", "s1");                                              \
+        __asm volatile("1: " body "\n " NEXT : "+r"(left) : "r"(words) : CLOBBERED);                                   \
         slm_port_print_int((int64_t)(slm_port_instructions() - start));                                                \
         slm_port_print(" ");                                                                                           \
     } while (0)
@@ -288,18 +307,29 @@ int main(void)
 {
     LOOP("nop\n nop\n nop\n nop\n nop\n nop\n nop\n nop", 1000u);
     LOOP("nop\n nop\n nop\n nop\n nop\n nop\n nop\n nop", 1000000u);
+#ifdef __riscv
+    LOOP("mul t0, t1, t2", 100000u);
+    LOOP("lw t0, 0(%1)", 100000u);
+    LOOP("div t0, t1, t2", 100000u);
+    LOOP("beq t0, t0, 2f\n nop\n 2: nop\n nop", 100000u);
+    LOOP("jal ra, 2f\n j 3f\n 2: ret\n 3: nop", 100000u);
+#else
     LOOP("smlad r4, r5, r6, r4", 100000u);
     LOOP("ldm %1, {r4-r7}", 100000u);
+#ifdef __ARM_FEATURE_MVE
+    LOOP("vmladava.s8 r4, q0, q1", 100000u);
+#else
     LOOP("vmla.f32 s0, s1, s1", 100000u);
+#endif
     LOOP("cmp r4, r4\n ite eq\n moveq r5, #1\n movne r5, #2", 100000u);
     LOOP("bl 2f\n b 3f\n 2: bx lr\n 3: nop", 100000u);
+#endif
     slm_port_print_int(SLM_PORT_TICK);
     return 0;
 }
 """
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 def test_instructions_are_counted_exactly(name: str, tmp_path: Path) -> None:
     board = load_board(name)
@@ -307,10 +337,11 @@ def test_instructions_are_counted_exactly(name: str, tmp_path: Path) -> None:
     result = run_on(board, tmp_path, COUNT)
     *counts, tick = map(int, result.output.split())
     assert tick == board.emulator.instructions_per_tick
-    expected = [10_000, 10_000_000, 300_000, 300_000, 300_000, 600_000, 600_000]
-    # Reading the counter costs less than one tick, which is what a reading may be off by.
+    jumps = 500_000 if board.architecture == "riscv" else 600_000  # where the branch that is taken leaves one out
+    expected = [10_000, 10_000_000, 300_000, 300_000, 300_000, jumps, 600_000]
+    # Reading the counter costs less than a tick of Arm's timers, which is what a reading may be off by.
     assert [count - want for count, want in zip(counts, expected, strict=True)] == [
-        pytest.approx(0, abs=tick) for _ in expected
+        pytest.approx(0, abs=max(tick, 25)) for _ in expected
     ]
     assert same(run_on(board, tmp_path, COUNT), result)
 
@@ -333,7 +364,6 @@ int main(void)
 """
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", BOARDS)
 def test_the_blob_lies_where_the_board_says(name: str, tmp_path: Path) -> None:
     board = load_board(name)
