@@ -106,7 +106,8 @@ class Board:
     `name` is the file's, without `.toml`. `cpu` is a name of Arm's (cortex-m7) or a base and its extensions (rv32imc).
     `flags` select the core for GCC and clang. `stack_size` bytes of
     the stack's region are kept for the stack, of which the lowest STACK_GUARD catch an overflow. A board that
-    QEMU does not have names in `emulated_by` one with the same core on which its code can run.
+    QEMU does not have names in `emulated_by` one with the same core on which its code can run. `boot_block` are words
+    behind the vector table, without which a boot ROM does not start an image.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Board:
     placement: Placement
     emulator: Emulator | None = None
     emulated_by: str | None = None
+    boot_block: tuple[int, ...] = ()
 
     @property
     def architecture(self) -> Architecture:
@@ -279,6 +281,11 @@ def _check(board: Board) -> list[str]:
         f"flags: {flag!r} does not select a machine (-m...)"
         for flag in board.flags
         if not re.fullmatch(r"-m[a-z0-9.+=-]+", flag)
+    )
+    found.extend(
+        f"boot_block[{i}]: {word:#x} is not a 32-bit word"
+        for i, word in enumerate(board.boot_block)
+        if not 0 <= word < 1 << 32
     )
     if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
         found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")

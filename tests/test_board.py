@@ -158,6 +158,7 @@ NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTIL
         ('stack = "sram"', 'stack = "sram"\nhot = "flash"', "placement.hot: flash is flash, which cannot be written"),
         ('stack = "sram"', 'stack = ["sram"]', "placement.stack: expected str, got list ['sram']"),
         ('blob = "flash"', 'blob = "sram"', "placement.blob: sram is sram, which is empty after a reset"),
+        ("stack_size = 8192", "stack_size = 8192\nboot_block = [1, -1]", "boot_block[1]: -0x1 is not a 32-bit word"),
         ("stack_size = 8192", "stack_size = 1000", "stack_size: 1000 is not a multiple of 256"),
         ("stack_size = 8192", "stack_size = 256", "stack_size: 256 is not a multiple of 256 above 256"),
         ("stack_size = 8192", "stack_size = 0x10_0000", "placement.stack: sram is smaller than stack_size"),

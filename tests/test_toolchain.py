@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import struct
 import threading
 import time
 from pathlib import Path
@@ -447,6 +448,18 @@ def test_hot_code_and_arena_lie_beside_the_core(kernel: str, size: int, hot: str
     assert result.exit_code == 0, result.output
     for address, name in zip(map(int, result.output.split()), (hot, region), strict=True):
         assert board.region(name).origin < (address | 1) < board.region(name).end
+
+
+@pytest.mark.qemu
+def test_a_boot_block_follows_the_vectors(tmp_path: Path) -> None:
+    board = load_board("rp2350-pico2")
+    main = source(tmp_path, "int main(void) { return 0; }\n")
+    with build_firmware([main], board, tmp_path / "main.elf").elf.open("rb") as file:
+        text = ELFFile(file).get_section_by_name(".text")
+        assert text["sh_addr"] == board.region("flash").origin
+        words = struct.unpack_from("<21I", text.data())
+    assert words[:2] == (board.region("sram").origin + board.stack_size, words[1] | 1)  # stack pointer, Thumb code
+    assert words[16:] == board.boot_block
 
 
 @pytest.mark.qemu
