@@ -22,7 +22,7 @@ CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system
 	riscv64-unknown-elf-gcc=gcc-riscv64-unknown-elf,picolibc-riscv64-unknown-elf qemu-system-riscv32=qemu-system-misc
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
-CHECKERS := gcc=gcc,libc6-dev clang=clang cppcheck=cppcheck
+CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
 
 .PHONY: help
 help: ## this list

@@ -11,8 +11,8 @@
 /** Weights must add up to less than this, so that 255 times their sum fits 32 bits. */
 #define SLM_MAX_SUM (UINT32_C(1) << 23)
 
-/** 32767 * 2^(-i / 256) */
-extern const int16_t slm_exp2_table[256];
+/** Twice 32767 * 2^(-i / 256), rounded */
+extern const uint16_t slm_exp2_table[256];
 
 /** \brief 32767 * 2^(-steps / 256), rounded; 0 from 16 halvings on. */
 SLM_INLINE uint32_t slm_exp2(uint32_t steps)
@@ -21,7 +21,7 @@ SLM_INLINE uint32_t slm_exp2(uint32_t steps)
     if (halvings >= 16u) {
         return 0u;
     }
-    return ((uint32_t)slm_exp2_table[steps & 255u] + (1u << halvings >> 1)) >> halvings;
+    return (slm_exp2_table[steps & 255u] + (1u << halvings)) >> (halvings + 1u);
 }
 
 /** output = (sum << shift) * inverse / 2^40, and the offset */
@@ -34,8 +34,8 @@ typedef struct {
 static inline slm_mean_scale slm_mean_scale_of(const slm_attention_params *p, uint32_t sum)
 {
     uint32_t zeros = slm_leading_zeros(sum);
-    uint64_t product = (uint64_t)slm_reciprocal(sum << zeros) * (uint32_t)p->scale;
-    return (slm_mean_scale){(int32_t)zeros - 9, (int32_t)(product >> p->scale_shift)};
+    uint32_t inverse = slm_high(slm_reciprocal(sum << zeros), (uint32_t)p->scale) >> (p->scale_shift - 32);
+    return (slm_mean_scale){(int32_t)zeros - 9, (int32_t)inverse};
 }
 
 #endif

@@ -64,8 +64,8 @@ static void average(int8_t *output, const slm_attention_params *p, const int32_t
 
 void slm_attention_bias_s8(void *scratch, const slm_attention_params *params, const int8_t *q, const int8_t *k,
                            const int8_t *v, const int16_t *bias, int8_t *output, uint32_t rows, uint32_t keys,
-                           uint32_t heads, uint32_t kv_heads, uint32_t size, uint32_t v_size, uint32_t causal,
-                           uint32_t bias_step, uint32_t bias_columns)
+                           uint32_t heads, uint32_t kv_heads, uint32_t size, uint32_t v_size, uint32_t q_step,
+                           uint32_t output_step, uint32_t causal, uint32_t bias_step, uint32_t bias_columns)
 {
     int32_t *s = scratch;
     const head_dims dims = {size, v_size, kv_heads * size, kv_heads * v_size};
@@ -75,18 +75,18 @@ void slm_attention_bias_s8(void *scratch, const slm_attention_params *params, co
             uint32_t token = causal != 0u ? keys - rows + i : i;
             uint32_t visible = causal != 0u ? token + 1u : keys;
             const int16_t *bias_row = bias == NULL ? NULL : bias + h * bias_step + token * bias_columns;
-            int32_t maximum = score_row(s, params, q + (i * heads + h) * size, k + kv_head * size, bias_row, visible,
+            int32_t maximum = score_row(s, params, q + i * q_step + h * size, k + kv_head * size, bias_row, visible,
                                         &dims);
             uint32_t sum = weigh_row(s, maximum, visible);
-            average(output + (i * heads + h) * v_size, params, s, sum, v + kv_head * v_size, visible, &dims);
+            average(output + i * output_step + h * v_size, params, s, sum, v + kv_head * v_size, visible, &dims);
         }
     }
 }
 
 void slm_attention_s8(void *scratch, const slm_attention_params *params, const int8_t *q, const int8_t *k,
                       const int8_t *v, int8_t *output, uint32_t rows, uint32_t keys, uint32_t heads, uint32_t kv_heads,
-                      uint32_t size, uint32_t v_size, uint32_t causal)
+                      uint32_t size, uint32_t v_size, uint32_t q_step, uint32_t output_step, uint32_t causal)
 {
-    slm_attention_bias_s8(scratch, params, q, k, v, NULL, output, rows, keys, heads, kv_heads, size, v_size, causal, 0u,
-                          0u);
+    slm_attention_bias_s8(scratch, params, q, k, v, NULL, output, rows, keys, heads, kv_heads, size, v_size, q_step,
+                          output_step, causal, 0u, 0u);
 }

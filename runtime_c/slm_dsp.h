@@ -43,6 +43,54 @@ SLM_INLINE uint32_t slm_load_word(const int8_t *bytes)
 #endif
 }
 
+/** \brief Two elements from any address, the first in bits 15..0. */
+SLM_INLINE uint32_t slm_load_halves(const int16_t *halves)
+{
+#if SLM_DSP
+    uint32_t word;
+    (void)__builtin_memcpy(&word, halves, sizeof word);
+    return word;
+#else
+    return (uint32_t)(uint16_t)halves[0] | (uint32_t)(uint16_t)halves[1] << 16;
+#endif
+}
+
+/** \brief A word to any address, bits 7..0 first. */
+SLM_INLINE void slm_store_word(void *address, uint32_t word)
+{
+#if SLM_DSP
+    (void)__builtin_memcpy(address, &word, sizeof word);
+#else
+    for (uint32_t i = 0; i < 4u; i++) {
+        ((uint8_t *)address)[i] = (uint8_t)(word >> (8u * i));
+    }
+#endif
+}
+
+/** \brief A constant, which the compiler is to keep in a register. */
+SLM_INLINE uint32_t slm_in_register(uint32_t constant)
+{
+#if SLM_DSP
+    __asm("" : "+r"(constant));
+#endif
+    return constant;
+}
+
+/** \brief Bits 7..0 of four numbers in a word, the first in its bits 7..0: three BFI. */
+SLM_INLINE uint32_t slm_pack_bytes(int32_t first, int32_t second, int32_t third, int32_t fourth)
+{
+#if SLM_DSP
+    uint32_t word = (uint32_t)first;
+    __asm("bfi %0, %1, #8, #8\n\tbfi %0, %2, #16, #8\n\tbfi %0, %3, #24, #8"
+          : "+&r"(word)
+          : "r"(second), "r"(third), "r"(fourth));
+    return word;
+#else
+    return ((uint32_t)first & 0xFFu) | ((uint32_t)second & 0xFFu) << 8 | ((uint32_t)third & 0xFFu) << 16 |
+           (uint32_t)fourth << 24;
+#endif
+}
+
 /** \brief SXTB16: bytes 0 and 2 of a word, sign-extended to its two halves. */
 SLM_INLINE uint32_t slm_sxtb16(uint32_t word)
 {
@@ -116,6 +164,152 @@ SLM_INLINE uint32_t slm_pack_upper(uint32_t low, uint32_t high)
     return result;
 #else
     return low >> 16 | (high & 0xFFFF0000u);
+#endif
+}
+
+/** \brief value >> shift, rounded half up, for shifts 1..31: LSRS, and ADC of the last bit that it shifted out. */
+SLM_INLINE uint32_t slm_lsr_round(uint32_t value, uint32_t shift)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("lsrs %0, %1, %2\n\tadc %0, %0, #0" : "=r"(result) : "r"(value), "r"(shift) : "cc");
+    return result;
+#else
+    return (value >> shift) + (value >> (shift - 1u) & 1u);
+#endif
+}
+
+/** \brief USAT to 13 bits: value limited to [0, 8191]. */
+SLM_INLINE uint32_t slm_usat13(int32_t value)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("usat %0, #13, %1" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return (uint32_t)slm_clamp(value, 0, 8191);
+#endif
+}
+
+/** \brief LDRD: two words, those at words[2 * pair] and behind; `pair` is a constant. */
+SLM_INLINE void slm_ldrd(const int32_t *words, int32_t pair, int32_t *first, int32_t *second)
+{
+#if SLM_DSP
+    __asm("ldrd %0, %1, [%2, %3]"
+          : "=r"(*first), "=r"(*second)
+          : "r"(words), "i"(8 * pair), "m"(words[2 * pair]), "m"(words[2 * pair + 1]));
+#else
+    *first = words[2 * pair];
+    *second = words[2 * pair + 1];
+#endif
+}
+
+/** \brief LDRD: four elements from an address that is a multiple of 4. */
+SLM_INLINE void slm_ldrd_halves(const int16_t *halves, uint32_t *first, uint32_t *second)
+{
+#if SLM_DSP
+    __asm("ldrd %0, %1, [%2]"
+          : "=r"(*first), "=r"(*second)
+          : "r"(halves), "m"(halves[0]), "m"(halves[1]), "m"(halves[2]), "m"(halves[3]));
+#else
+    *first = slm_load_halves(halves);
+    *second = slm_load_halves(halves + 2);
+#endif
+}
+
+/** \brief STRD: two words to words[2 * pair] and behind; `pair` is a constant. */
+SLM_INLINE void slm_strd(uint32_t *words, int32_t pair, uint32_t first, uint32_t second)
+{
+#if SLM_DSP
+    __asm("strd %2, %3, [%4, %5]"
+          : "=m"(words[2 * pair]), "=m"(words[2 * pair + 1])
+          : "r"(first), "r"(second), "r"(words), "i"(8 * pair));
+#else
+    words[2 * pair] = first;
+    words[2 * pair + 1] = second;
+#endif
+}
+
+/** \brief SMLALD: sum + the products of both pairs of signed halves, 64 bits. */
+SLM_INLINE int64_t slm_smlald(uint32_t a, uint32_t b, int64_t sum)
+{
+#if SLM_DSP
+    __asm("smlald %Q0, %R0, %1, %2" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return sum + slm_low_half(a) * slm_low_half(b) + (int64_t)slm_low_half(a >> 16) * slm_low_half(b >> 16);
+#endif
+}
+
+/** \brief SSUB16: differences of both halves, modulo 2^16. */
+SLM_INLINE uint32_t slm_ssub16(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    uint32_t result;
+    __asm("ssub16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b) : "cc");
+    return result;
+#else
+    return ((a - b) & 0xFFFFu) | ((a >> 16) - (b >> 16)) << 16;
+#endif
+}
+
+/** \brief SMULBB: product of the lower halves. */
+SLM_INLINE int32_t slm_smulbb(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smulbb %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    return slm_low_half(a) * slm_low_half(b);
+#endif
+}
+
+/** \brief SMULTT: product of the upper halves. */
+SLM_INLINE int32_t slm_smultt(uint32_t a, uint32_t b)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("smultt %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    return slm_low_half(a >> 16) * slm_low_half(b >> 16);
+#endif
+}
+
+/** \brief SSAT to 8 bits of value >> 8. */
+SLM_INLINE int32_t slm_ssat8_asr8(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value >> 8, INT8_MIN, INT8_MAX);
+#endif
+}
+
+/** \brief SSAT to 8 bits. */
+SLM_INLINE int32_t slm_ssat_8(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #8, %1" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value, INT8_MIN, INT8_MAX);
+#endif
+}
+
+/** \brief SSAT to 16 bits. */
+SLM_INLINE int32_t slm_ssat_16(int32_t value)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("ssat %0, #16, %1" : "=r"(result) : "r"(value));
+    return result;
+#else
+    return slm_clamp(value, INT16_MIN, INT16_MAX);
 #endif
 }
 

@@ -1,4 +1,5 @@
 #include "slm_embedding.h"
+#include "slm_dsp.h"
 #include "slm_layout.h"
 #include <stddef.h>
 
@@ -21,7 +22,8 @@ SLM_INLINE void embed(const slm_embedding_params *params, uint32_t lookups, cons
             if (lookups > 2u) {
                 sum += p.weights[2] * row2[c];
             }
-            slm_store(output, type, (int32_t)(i * columns + c), slm_saturate(sum >> p.shift, type));
+            sum >>= p.shift;
+            slm_store(output, type, (int32_t)(i * columns + c), type == SLM_S8 ? slm_ssat_8(sum) : slm_ssat_16(sum));
         }
     }
 }

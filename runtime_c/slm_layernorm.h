@@ -58,4 +58,17 @@ void slm_layernorm_s16_s16_s8(void *scratch, const slm_layernorm_params *params,
 void slm_layernorm_s16(void *scratch, const slm_layernorm_params *params, const int16_t *input, const int16_t *residual,
                        const int16_t *gamma, const int32_t *beta, int16_t *output, uint32_t rows, uint32_t columns);
 
+/**
+ * \brief As slm_layernorm_s8, for cores with SMLAD and for all types; columns must be a multiple of 4.
+ *
+ * \param[out] scratch       [columns] int16_t, at a multiple of 4 bytes
+ * \param[in]  gamma         likewise
+ * \param[in]  input_type    0: int8_t, 1: int16_t
+ * \param[in]  residual_type likewise; not read without a residual
+ * \param[in]  output_type   likewise
+ */
+void slm_layernorm_dsp(void *scratch, const slm_layernorm_params *params, const void *input, const void *residual,
+                       const int16_t *gamma, const int32_t *beta, void *output, uint32_t rows, uint32_t columns,
+                       uint32_t input_type, uint32_t residual_type, uint32_t output_type);
+
 #endif

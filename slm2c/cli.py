@@ -227,7 +227,7 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     "--arena",
     metavar="BYTES",
     type=click.IntRange(min=1),
-    help="Arena at most: trades speed for memory. Default: what the board has.",
+    help="What the arena may take, at most: less trades speed for memory, more buys larger tiles.",
 )
 @_json
 def build(model: Path, out: Path, board: str, **options: Any) -> None:

@@ -40,8 +40,9 @@ _SYNTHETIC = 32  # random samples where the user gives none
 
 @dataclass(frozen=True)
 class Options:
-    """What the user can choose. `calibration` is an .npz, or with a tokenizer a text or CSV file. `arena`: bytes of the
-    arena at most, where the board has more.
+    """What the user can choose. `calibration` is an .npz, or with a tokenizer a text or CSV file. `arena`: bytes that
+    the arena may have; tiles are then as large as it allows. Without it they have 16 rows, or fewer if the board has no
+    room.
     """
 
     name: str | None = None
@@ -104,7 +105,8 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     progress("emit", 0, 1)
     room = budget.arena_room(board, quantized.graph, texts)
     limit = room if options.arena is None else min(room, options.arena)
-    lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit)
+    wide = options.arena is not None
+    lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit, wide=wide)
     budget.check(board, fused, lowered)
     if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
         least = lowered.chosen.arena_bytes

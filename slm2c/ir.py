@@ -6,6 +6,7 @@ they are those of the table in `slm2c.ops`; after quantization the tensors carry
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -57,7 +58,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements at the maximum."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

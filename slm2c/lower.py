@@ -6,7 +6,7 @@ weights for memory: smaller tiles of rows, and heads of an attention in groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,10 @@ from slm2c.schedule import Program, schedule
 from slm2c.tiling import Tiling
 
 _ROWS = (16, 8, 4)
-"""Rows of a tile, from fast to small. Wider tiles gain next to nothing: docs/PERFORMANCE.md."""
+"""Rows of a tile, from fast to small."""
+
+_WIDE = (512, 256, 128, 64, 32)
+"""More rows, for who gives the memory: see ops.linear.TILE for what they gain."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,20 @@ def target_of(board: Board) -> Target:
     return Target(dsp=board.features.dsp)
 
 
-def lower(graph: Graph, fused: Fused, texts: Texts, name: str, target: Target, limit: int | None = None) -> Lowered:
+def lower(
+    graph: Graph,
+    fused: Fused,
+    texts: Texts,
+    name: str,
+    target: Target,
+    limit: int | None = None,
+    *,
+    wide: bool = False,
+) -> Lowered:
     """The integer graph of `fused` as calls, plan and files, with an arena of at most `limit` bytes if any schedule has
-    one, else with the smallest.
+    one, else with the smallest. With `wide`, tiles may be as large as the limit allows.
     """
-    ways = schedules(graph, fused, texts, target)
+    ways = schedules(graph, fused, texts, target, (*(_WIDE if wide else ()), *_ROWS))
     fastest = chosen = next(ways)
     if limit is not None and fastest.arena_bytes > limit:
         found = [fastest, *ways]
@@ -84,13 +96,17 @@ def lower(graph: Graph, fused: Fused, texts: Texts, name: str, target: Target, l
     return Lowered(chosen, fastest, emitted, texts)
 
 
-def schedules(graph: Graph, fused: Fused, texts: Texts, target: Target) -> Iterator[Schedule]:
-    """The schedules to choose from, the fastest first."""
+def schedules(
+    graph: Graph, fused: Fused, texts: Texts, target: Target, tiles: Sequence[int] = _ROWS
+) -> Iterator[Schedule]:
+    """The schedules to choose from, with tiles of so many rows, the fastest first."""
     tokens = fused.interface.max_tokens if fused.interface else 1
     kept = text_bytes(graph, fused.interface, texts)
     heads = max((int(node.attrs["kv_heads"]) for node in graph.nodes if node.op == "attention"), default=1)
+    longest = max((t.shape[0] for t in graph.tensors.values() if t.shape and t.name not in graph.consts), default=1)
+    tiles = [rows for rows in tiles if rows < longest or rows == min(tiles, key=lambda r: (r < longest, r))]
     for groups in (g for g in range(1, heads + 1) if heads % g == 0):
-        for rows in _ROWS:
+        for rows in tiles:
             tiling = Tiling(rows, groups)
             program = schedule(graph, target, tiling)
             plan = memory.plan(program.buffers)

@@ -8,11 +8,18 @@ from dataclasses import replace
 
 from slm2c.ir import Graph, Node, prune, verify
 from slm2c.ops.base import Target
+from slm2c.ops.linear import TILE
 
 
-def order(graph: Graph, target: Target) -> Graph:
-    """The integer graph as it is run on `target`."""
-    return sink_projections(graph)
+def order(graph: Graph, target: Target, rows: int = TILE) -> Graph:
+    """The integer graph as it is run on `target`, in tiles of at most `rows` rows."""
+    return sink_projections(limit_tiles(fuse_tables(graph), rows) if target.dsp else graph)
+
+
+def limit_tiles(graph: Graph, rows: int) -> Graph:
+    """Linear layers that expand at most `rows` rows at a time."""
+    nodes = (replace(n, attrs={**n.attrs, "tile": rows}) if n.op == "linear" else n for n in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def fuse_tables(graph: Graph) -> Graph:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slm2c.costs import best_call
 from slm2c.ir import DTYPES, Graph, Tensor
 from slm2c.memory import Buffer
 from slm2c.ops import TABLE
-from slm2c.ops.base import KernelCall, Target, lower
+from slm2c.ops.base import KernelCall, Target
 from slm2c.order import order
 from slm2c.tiling import ROW, Loop, Tiling, group_loops, in_loop, row_loop, row_runs
 
@@ -55,8 +56,8 @@ def schedule(graph: Graph, target: Target, tiling: Tiling | None = None) -> Prog
     with as few calls in loops as that takes.
     """
     tiling = tiling or Tiling()
-    graph = order(graph, target)
-    calls = [lower(TABLE[node.op], node, graph, target) for node in graph.nodes]
+    graph = order(graph, target, tiling.rows)
+    calls = [best_call(node, graph, target) for node in graph.nodes]
     loops = group_loops(graph, tiling.groups, target) if tiling.groups > 1 else []
     calls = _with_loops(graph, calls, loops, target)
     rows = _row_loops(graph, calls, loops, tiling.rows, target)

@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from slm2c.costs import best_call
 from slm2c.ir import Array, Graph, Node, Tensor
 from slm2c.ops import TABLE
-from slm2c.ops.base import Arg, KernelCall, Offset, Part, Special, Target, lower, rows
+from slm2c.ops.base import Arg, KernelCall, Offset, Part, Special, Target, rows
 from slm2c.ops.linear import TILE
 
 ROW, GROUP = "row", "group"
@@ -119,7 +120,7 @@ def in_loop(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
 def _in_rows(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
     names = _activations(graph, node)
     tile = {x: replace(t, shape=(loop.size, t.shape[1]), token_axis=0) for x in names if (t := graph.tensors[x])}
-    call = lower(TABLE[node.op], node, replace(graph, tensors={**graph.tensors, **tile}), target)
+    call = best_call(node, replace(graph, tensors={**graph.tensors, **tile}), target)
 
     def argument(arg: Arg) -> Arg:
         if arg is Special.TOKENS:
@@ -135,9 +136,9 @@ def _in_rows(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall
 
 def _in_groups(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
     attention, out = graph.nodes[loop.last], node.outputs[0]
-    full = lower(TABLE[node.op], node, graph, target)
+    full = best_call(node, graph, target)
     sliced, values = _slice(graph, node, loop)
-    call = lower(TABLE[node.op], sliced, values, target)
+    call = best_call(sliced, values, target)
     width, whole = values.tensors[out].shape[1], graph.tensors[out].shape[1]
     spread = {attention.inputs[0], attention.outputs[0]}
 
@@ -158,9 +159,9 @@ def _divides(graph: Graph, node: Node, loop: Loop, target: Target) -> bool:
     """Whether a node's constants are those of its groups, one after the other, for a kernel that takes the same
     arguments.
     """
-    full = lower(TABLE[node.op], node, graph, target)
+    full = best_call(node, graph, target)
     sliced, values = _slice(graph, node, loop)
-    call = lower(TABLE[node.op], sliced, values, target)
+    call = best_call(sliced, values, target)
     if len(call.args) != len(full.args) or set(call.consts) != set(full.consts):
         return False
     for name in call.names:

@@ -93,8 +93,7 @@ def variants(op: OpDef, case: Case, stretch: Callable[[], float] = lambda: 1.0) 
         for output in dtypes[:1] if op.same_quant else op.outputs:
             variant = _variant(op, case, dict(zip(names, dtypes, strict=True)), output, stretch)
             yield variant
-            if op.lower_dsp is not None:
-                call = op.lower_dsp(variant.node, variant.graph)
+            for call in op.lower_dsp(variant.node, variant.graph):
                 yield replace(variant, title=f"{variant.title} by {call.symbol}", call=call)
 
 

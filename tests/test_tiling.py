@@ -64,7 +64,7 @@ def test_every_tensor_is_the_same(compiled: Compiled, tmp_path: Path, rows: int,
     assert rung.tensors >= len(samples) * len(stored), "a tensor in a loop was not compared"
 
 
-@pytest.mark.parametrize("rows,groups", itertools.product((16, 8, 4), (1, 2, 6)))
+@pytest.mark.parametrize("rows,groups", list(itertools.product((16, 8, 4), (1, 2, 6))))
 def test_plans_meet_their_lower_bound(compiled: Compiled, rows: int, groups: int) -> None:
     plan = memory.plan(schedule(compiled.quantized.graph, Target(True), Tiling(rows, groups)).buffers)
     assert plan.arena_bytes == plan.lower_bound_bytes

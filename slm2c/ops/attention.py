@@ -41,6 +41,9 @@ EXP2 = np.rint(32767 * 2.0 ** (-np.arange(STEPS) / STEPS)).astype(np.int64)
 
 MAX_SUM = 2**23
 
+CACHE = 2048
+"""SLM_ATTENTION_CACHE: words for expanded keys and values of a head; what does not fit is expanded more often."""
+
 
 def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
     q, k, v, bias = inputs
@@ -156,7 +159,8 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
     size, v_size = graph.tensors[q].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
     keys = graph.tensors[k]
-    dims = (rows(graph.tensors[q]), rows(keys), heads, kv_heads, size, v_size, int(node.attrs["causal"]))
+    steps = (node.attrs.get("step", heads * size), node.attrs.get("step", heads * v_size))
+    dims = (rows(graph.tensors[q]), rows(keys), heads, kv_heads, size, v_size, *steps, int(node.attrs["causal"]))
     out, scratch = node.outputs[0], 4 * keys.shape[0]
     if not bias:
         args = (Special.SCRATCH, params, q, k, v, out, *dims)
@@ -167,17 +171,24 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     return KernelCall("slm_attention_bias_s8", with_bias, node, scratch=scratch)
 
 
-def _lower_dsp(node: Node, graph: Graph) -> KernelCall:
-    q, k, v, bias, _ = node.inputs
+def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
+    _, k, v, bias, _ = node.inputs
     call = _lower(node, graph)
     heads, kv_heads = int(node.attrs["heads"]), int(node.attrs["kv_heads"])
-    size, v_size = graph.tensors[q].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
+    size, v_size = graph.tensors[node.inputs[0]].shape[1] // heads, graph.tensors[v].shape[1] // kv_heads
     if size % 4 or v_size % 4:
-        return call
+        return ()
     args = call.args if bias else (*call.args[:5], Special.NULL, *call.args[5:], 0, 0)
-    # Queries in 16 bits, scores and weights of two rows.
-    scratch = 4 * (size + 3 * graph.tensors[k].shape[0] + 1)
-    return KernelCall("slm_attention_dsp_s8", args, node, scratch=scratch)
+    return [
+        KernelCall("slm_attention_dsp_s8", args, node, scratch=dsp_scratch(graph.tensors[k].shape[0], size, v_size))
+    ]
+
+
+def dsp_scratch(keys: int, size: int, v_size: int) -> int:
+    """Bytes that slm_attention_dsp_s8 needs for up to so many keys: queries, scores of 4 queries, keys and values."""
+    columns, pairs = -(-keys // 4) * 4, -(-keys // 2)
+    cache = max(min(columns * size // 2 + pairs * v_size, CACHE), 2 * size, 4 * pairs)
+    return 4 * (2 * size + 4 * columns + cache)
 
 
 def _macs(node: Node, tensors: Mapping[str, Tensor]) -> int:

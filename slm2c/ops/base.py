@@ -113,7 +113,7 @@ class OpDef:
         constants replace the float node's constant inputs
     eval_int: (integer node, arrays in input order) -> the output in the output tensor's integer type
     lower: (integer node, integer graph) -> the call, of a kernel for any core
-    lower_dsp: the same for cores with the DSP extension; None where that is no other kernel
+    lower_dsp: the calls of kernels for cores with the DSP extension, of those that can compute the node
     inputs: element types accepted per activation input, the last one repeating
     outputs: element types that the output can have
     symmetric: activation inputs that must have zero point 0
@@ -142,7 +142,7 @@ class OpDef:
     inputs: tuple[tuple[str, ...], ...] = (("i8",),)
     outputs: tuple[str, ...] = ("i8",)
     symmetric: tuple[int, ...] = ()
-    lower_dsp: Callable[[Node, Graph], KernelCall] | None = None
+    lower_dsp: Callable[[Node, Graph], Sequence[KernelCall]] = lambda *_: ()
     same_quant: bool = False
     fixed_quant: Callable[[Node, str], Quant] | None = None
     least_scale: Callable[[Node, Mapping[str, Tensor], Mapping[str, Array]], float] | None = None
@@ -150,11 +150,6 @@ class OpDef:
     rowwise: Callable[[Node, Graph], bool] = lambda *_: False
     macs: Callable[[Node, Mapping[str, Tensor]], int] = lambda node, tensors: 0
     error: Callable[[Node, Mapping[str, Tensor], Sequence[Array | None]], Array | float] = lambda *_: 0.51
-
-
-def lower(op: OpDef, node: Node, graph: Graph, target: Target) -> KernelCall:
-    """The call for an integer node, of the best kernel that the target can run."""
-    return (op.lower_dsp if target.dsp and op.lower_dsp else op.lower)(node, graph)
 
 
 def fields(params: Array, names: Sequence[str]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -170,6 +171,16 @@ def _lower(node: Node, graph: Graph) -> KernelCall:
     return KernelCall(symbol, args, node, scratch=2 * x.shape[1])
 
 
+def _lower_dsp(node: Node, graph: Graph) -> Sequence[KernelCall]:
+    name, residual, *_ = node.inputs
+    call = _lower(node, graph)
+    if graph.tensors[name].shape[1] % 4:
+        return ()
+    tensors = (graph.tensors[x] for x in (name, residual or name, node.outputs[0]))
+    types = (("i8", "i16").index(t.dtype) for t in tensors)
+    return [replace(call, symbol="slm_layernorm_dsp", args=(*call.args, *types))]
+
+
 def _error(node: Node, tensors: Mapping[str, Tensor], inputs: Sequence[Array | None]) -> Array:
     """Rounding of y, of v, of m, of gamma and of the inverse, in terms of the row's standard deviation in units of v.
 
@@ -233,6 +244,7 @@ OP = OpDef(
     quantize=_quantize,
     eval_int=_eval_int,
     lower=_lower,
+    lower_dsp=_lower_dsp,
     cases=_cases,
     rowwise=lambda node, graph: True,
     inputs=(("i8", "i16"),),
