@@ -92,8 +92,11 @@ def test_a_limit_trades_speed_for_memory(compiled: Compiled, tmp_path: Path) -> 
     onnx.save(student(**SHAPE), path)
     fastest = compiled.lowered.chosen
     less = compile_model(path, BOARD, Options(method="minmax", arena=fastest.arena_bytes - 1)).lowered
-    assert less.chosen.arena_bytes < fastest.arena_bytes == less.fastest.arena_bytes
-    assert less.chosen.instructions > fastest.instructions
+    assert less.chosen.arena_bytes < fastest.arena_bytes < less.fastest.arena_bytes
+    assert less.chosen.instructions > fastest.instructions > less.fastest.instructions
+    more = compile_model(path, BOARD, Options(method="minmax", arena=2 * less.fastest.arena_bytes)).lowered
+    assert more.chosen.tiling == more.fastest.tiling == Tiling(64, 1), "one tile for all 37 tokens"
+    assert more.chosen.weight_bytes < fastest.weight_bytes
     with pytest.raises(
         CompileError, match=r"--arena.*smallest arena of any schedule takes [\d,]+ bytes, 100 are asked"
     ):

@@ -104,7 +104,7 @@ def _try(entry: Mapping[str, Any], root: Path, host: bool) -> tuple[str, dict[st
             np.savez(calibration, **arrays)
             options = compile.Options(name="model_under_test", shapes=shapes, calibration=calibration)
         compiled = compile.compile_model(path, board.load_board("generic-m7-512k-4m"), options)
-        graph = compiled.quantized.graph
+        graph = compiled.lowered.program.graph
         if finite and len(outputs) == len(graph.outputs):
             got = [run_int(graph, given[i]) for i in finite]
             real = [[dequantize(g[x], graph.tensors[x].quant) for x in graph.outputs] for g in got]
