@@ -18,7 +18,8 @@ BIN := $(VENV)/bin
 
 # COMMAND=PACKAGES, as .ci/need takes them.
 HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
-CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm
+CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm \
+	riscv64-unknown-elf-gcc=gcc-riscv64-unknown-elf,picolibc-riscv64-unknown-elf qemu-system-riscv32=qemu-system-misc
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
 CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
@@ -72,7 +73,7 @@ host-cc:
 
 .PHONY: cross # without it the targets go on, and say what they leave out
 cross:
-	@.ci/need 'emulated Cortex-M' $(CROSS) || true
+	@.ci/need 'emulated cores' $(CROSS) || true
 
 .PHONY: mca # its models of cores get better: the newest that is packaged, else any
 mca:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -25,6 +25,9 @@ else:
 
 MemoryKind = Literal["flash", "sram", "tcm"]
 """flash: read in place, survives reset; sram: on the bus; tcm: beside the core, no wait states."""
+
+Architecture = Literal["arm", "riscv"]
+"""arm: an M-profile core, from Armv7-M on; riscv: RV32."""
 
 STACK_GUARD = 256
 """Bytes at the stack's low end that the start-up code makes inaccessible; see port_arm.c."""
@@ -52,12 +55,18 @@ class MemoryRegion:
 
 @dataclass(frozen=True)
 class Placement:
-    """Names of the regions. .data and .bss lie with the stack."""
+    """Names of the regions.
 
-    arena: str
+    `arena` names one or several, the fastest first: the arena goes to the first that holds it. .data and .bss lie
+    with the stack. `hot` is a memory beside the core to which the start-up code copies the kernels that take most
+    of the time; without it, or where they do not fit, they run from where `code` lies.
+    """
+
+    arena: tuple[str, ...]
     code: str
     blob: str
     stack: str
+    hot: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,29 +80,34 @@ class Features:
 
 @dataclass(frozen=True)
 class Emulator:
-    """The QEMU machine that runs images for this memory map.
+    """The QEMU machine that runs images for this memory map, with the core `cpu` where its own is another.
 
-    `timer` is the address of a CMSDK APB timer that counts at `timer_hz`. Under `-icount shift=0` an
-    instruction takes 1 ns of virtual time, so that a tick is `instructions_per_tick` instructions.
+    Under `-icount shift=0` an instruction takes 1 ns of virtual time. What counts instructions is, on Arm, a device at
+    address `timer` that ticks `timer_hz` times a second, hence once in `instructions_per_tick`: a CMSDK APB timer or
+    the counter in the FPGAIO block of MPS boards. A RISC-V core counts itself.
     """
 
     machine: str
-    timer: int
-    timer_hz: int
+    cpu: str | None = None
+    timer_kind: Literal["cmsdk-timer", "fpgaio"] = "cmsdk-timer"
+    timer: int | None = None
+    timer_hz: int | None = None
 
     @property
     def instructions_per_tick(self) -> int:
         """The resolution of the instruction counter."""
-        return 1_000_000_000 // self.timer_hz
+        return 1_000_000_000 // self.timer_hz if self.timer_hz else 1
 
 
 @dataclass(frozen=True)
 class Board:
     """One target.
 
-    `name` is the file's, without `.toml`. `flags` select the core for GCC and clang. `stack_size` bytes of
+    `name` is the file's, without `.toml`. `cpu` is a name of Arm's (cortex-m7) or a base and its extensions (rv32imc).
+    `flags` select the core for GCC and clang. `stack_size` bytes of
     the stack's region are kept for the stack, of which the lowest STACK_GUARD catch an overflow. A board that
-    QEMU does not have names in `emulated_by` one with the same core on which its code can run.
+    QEMU does not have names in `emulated_by` one with the same core on which its code can run. `boot_block` are words
+    behind the vector table, without which a boot ROM does not start an image.
     """
 
     name: str
@@ -107,6 +121,12 @@ class Board:
     placement: Placement
     emulator: Emulator | None = None
     emulated_by: str | None = None
+    boot_block: tuple[int, ...] = ()
+
+    @property
+    def architecture(self) -> Architecture:
+        """What decides on compiler, emulator and start-up code."""
+        return "riscv" if self.cpu.startswith("rv") else "arm"
 
     def region(self, name: str) -> MemoryRegion:
         """The memory region `name`, which must exist."""
@@ -124,9 +144,18 @@ class Board:
 
     @property
     def arena_limit(self) -> int:
-        """The largest arena in bytes: its region, less the stack where they share it."""
-        shared = self.stack_size if self.placement.arena == self.placement.stack else 0
-        return self.region(self.placement.arena).size - shared
+        """The largest arena in bytes that one of its regions holds."""
+        return max(self.arena_room(name) for name in self.placement.arena)
+
+    def arena_room(self, name: str, data: int = 0) -> int:
+        """Bytes for an arena in region `name`: less the stack, and `data` bytes with it, where they lie there."""
+        shared = self.stack_size + data if name == self.placement.stack else 0
+        return self.region(name).size - shared
+
+    def arena_region(self, size: int, data: int = 0) -> str:
+        """The name of the first of the arena's regions that holds `size` bytes; if none does, of the roomiest."""
+        fits = (name for name in self.placement.arena if self.arena_room(name, data) >= size)
+        return next(fits, max(self.placement.arena, key=lambda name: self.arena_room(name, data)))
 
 
 def list_boards() -> tuple[str, ...]:
@@ -166,7 +195,7 @@ def board_from_table(table: Mapping[str, Any], source: str) -> Board:
     if not isinstance(table, Mapping):
         raise CompileError(Problem(source, "", "does not describe a board"))
     found: list[str] = []
-    board: Board = _read(Board, {key: value for key, value in table.items() if value is not None}, "", found)
+    board: Board = _read(Board, table, "", found)
     if not found:
         found.extend(_check(board))
     if found:
@@ -200,6 +229,8 @@ def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
     """`value`, as TOML gives it, as an instance of the type `kind`. What does not fit is added to `found`."""
     if is_dataclass(kind) and isinstance(value, Mapping):
         return _read_table(kind, value, key, found)
+    if get_origin(kind) is tuple and type(value) is get_args(kind)[0]:
+        value = [value]  # a list of one, without brackets
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_read(get_args(kind)[0], item, f"{key}[{i}]", found) for i, item in enumerate(value))
     if get_origin(kind) is Literal:
@@ -216,6 +247,7 @@ def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
 
 def _read_table(kind: Any, table: Mapping[str, Any], key: str, found: list[str]) -> Any:
     prefix = f"{key}." if key else ""
+    table = {name: value for name, value in table.items() if value is not None}
     types = get_type_hints(kind)
     required = [field.name for field in fields(kind) if field.default is MISSING]
     before = len(found)
@@ -237,7 +269,8 @@ def _check(board: Board) -> list[str]:
     numbers += [(f"memory[{i}].size", region.size) for i, region in enumerate(board.memory)]
     if board.emulator:
         words.append(("emulator.machine", board.emulator.machine))
-        numbers.append(("emulator.timer_hz", board.emulator.timer_hz))
+        words.append(("emulator.cpu", board.emulator.cpu or "-"))
+        numbers.append(("emulator.timer_hz", 1 if board.emulator.timer_hz is None else board.emulator.timer_hz))
     found.extend(
         f"{key}: {word!r} may hold letters, digits, '.', '_' and '-' only"
         for key, word in words
@@ -249,10 +282,14 @@ def _check(board: Board) -> list[str]:
         for flag in board.flags
         if not re.fullmatch(r"-m[a-z0-9.+=-]+", flag)
     )
+    found.extend(
+        f"boot_block[{i}]: {word:#x} is not a 32-bit word"
+        for i, word in enumerate(board.boot_block)
+        if not 0 <= word < 1 << 32
+    )
     if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
         found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")
-    if board.emulator and board.emulator.timer_hz > 0 and 1_000_000_000 % board.emulator.timer_hz:
-        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
+    found.extend(_check_architecture(board))
     names = [region.name for region in board.memory]
     for i, region in enumerate(board.memory):
         if not re.fullmatch(r"[a-z][a-z0-9_]*", region.name):
@@ -266,15 +303,47 @@ def _check(board: Board) -> list[str]:
             for other in board.memory[:i]
             if region.origin < other.end and other.origin < region.end
         )
-    for field in fields(Placement):
-        name, writable = getattr(board.placement, field.name), field.name in ("arena", "stack")
+    for key, name in _placed(board.placement):
+        writable = not key.startswith(("code", "blob"))
         if name not in names:
-            found.append(f"placement.{field.name}: no memory region {name!r} among {', '.join(names)}")
+            found.append(f"placement.{key}: no memory region {name!r} among {', '.join(names)}")
         elif board.region(name).writable != writable:
             found.append(
-                f"placement.{field.name}: {name} is {board.region(name).kind}, which "
+                f"placement.{key}: {name} is {board.region(name).kind}, which "
                 + ("cannot be written" if writable else "is empty after a reset; it must be flash")
             )
-        elif field.name == "stack" and board.region(name).size < board.stack_size:
+        elif key == "stack" and board.region(name).size < board.stack_size:
             found.append(f"placement.stack: {name} is smaller than stack_size, {board.stack_size}")
+    if not board.placement.arena:
+        found.append("placement.arena: names no memory region")
+    elif len(set(board.placement.arena)) < len(board.placement.arena):
+        found.append("placement.arena: names a region twice")
     return found
+
+
+def _check_architecture(board: Board) -> list[str]:
+    """What holds for one kind of core only."""
+    found: list[str] = []
+    timer = {} if board.emulator is None else {key: getattr(board.emulator, key) for key in ("timer", "timer_hz")}
+    if board.architecture == "riscv":
+        if not board.cpu.startswith("rv32"):
+            found.append(f"cpu: {board.cpu!r} has no 32-bit base; write one like 'rv32imc'")
+        if board.features.dsp or board.features.mve:
+            found.append("features: dsp and mve are Arm's; write false")
+        found.extend(f"emulator.{key}: a RISC-V core counts itself; leave it out" for key, x in timer.items() if x)
+    else:
+        asked = {"timer": "the address of a device that counts", "timer_hz": "its ticks a second"}
+        found.extend(f"emulator.{key}: missing; {asked[key]}" for key, x in timer.items() if x is None)
+    if (hz := timer.get("timer_hz")) and hz > 0 and 1_000_000_000 % hz:
+        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
+    return found
+
+
+def _placed(placement: Placement) -> Iterator[tuple[str, str]]:
+    """Key and region name of all that is placed."""
+    for field in fields(Placement):
+        value = getattr(placement, field.name)
+        if isinstance(value, tuple) and len(value) > 1:
+            yield from ((f"{field.name}[{i}]", name) for i, name in enumerate(value))
+        elif value is not None:
+            yield from ((field.name, name) for name in (value if isinstance(value, tuple) else (value,)))

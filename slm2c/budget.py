@@ -41,22 +41,21 @@ def caller_bytes(graph: Graph, texts: Texts) -> int:
 
 def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
     """What goes where on `board`. The stack counts with what the board reserves; `code` is 0 until it is measured."""
-    place = board.placement
+    place, arena = board.placement, lowered.emitted.arena_bytes
+    caller = caller_bytes(lowered.program.graph, lowered.texts)
     found = (
         Need(place.blob, "blob", len(lowered.emitted.blob)),
         Need(place.code, "code", code),
-        Need(place.arena, "arena", lowered.emitted.arena_bytes),
+        Need(board.arena_region(arena, caller), "arena", arena),
         Need(place.stack, "stack", board.stack_size),
-        Need(place.stack, "inputs and outputs", caller_bytes(lowered.program.graph, lowered.texts)),
+        Need(place.stack, "inputs and outputs", caller),
     )
     return tuple(need for need in found if need.bytes)
 
 
 def arena_room(board: Board, graph: Graph, texts: Texts) -> int:
-    """Bytes that are left for the arena in its region."""
-    place = board.placement
-    shared = caller_bytes(graph, texts) if place.arena == place.stack else 0
-    return board.arena_limit - shared
+    """Bytes that are left for the arena in the roomiest of its regions."""
+    return max(board.arena_room(name, caller_bytes(graph, texts)) for name in board.placement.arena)
 
 
 def by_region(found: Sequence[Need]) -> Mapping[str, tuple[Need, ...]]:

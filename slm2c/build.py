@@ -37,7 +37,7 @@ def build(
 def _footprint(folder: Path, compiled: Compiled) -> Footprint | str:
     """What was measured, once it is known to fit; or why nothing could be."""
     try:
-        cross_cc()
+        cross_cc(compiled.board.architecture)
     except CompileError as error:
         return str(error)
     emitted = compiled.lowered.emitted

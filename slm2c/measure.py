@@ -62,7 +62,7 @@ def footprint(folder: Path, name: str, board: Board, entries: Sequence[str]) -> 
             elf.object_sizes(firmware.map, own).code,
             worst,
             elf.elf_sizes(firmware.elf),
-            toolchain.tool_versions()["cross_cc"] or "",
+            toolchain.tool_versions(board.architecture)["cross_cc"] or "",
         )
 
 

@@ -64,8 +64,9 @@ def boards(found: Sequence[Board]) -> str:
 def board(found: Board) -> str:
     """All facts of one board."""
     users: dict[str, list[str]] = {}
-    for what, region in asdict(found.placement).items():
-        users.setdefault(region, []).append(what)
+    for what, regions in asdict(found.placement).items():
+        for i, region in enumerate(regions if isinstance(regions, tuple) else [regions]):
+            users.setdefault(region, []).append(what if i == 0 else f"or {what}")
     has = found.features
     facts = [
         ("core", f"{found.cpu} at {_mhz(found)}"),

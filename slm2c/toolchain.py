@@ -1,6 +1,6 @@
 """C compilers and QEMU as subprocesses: build a program for this machine or for a board, and run it.
 
-Every program gets templates/firmware/slm_port.h and one of its two implementations. Nothing here goes through
+Every program gets templates/firmware/slm_port.h and one of its implementations. Nothing here goes through
 a shell; every child has a timeout and, with whatever it started, is dead when the call returns or raises.
 POSIX only.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import jinja2
 
-from slm2c.board import STACK_GUARD, Board
+from slm2c.board import STACK_GUARD, Architecture, Board
 from slm2c.errors import CompileError, Problem
 from slm2c.resources import data_dir
 
@@ -47,6 +47,9 @@ JOBS = min(4, os.cpu_count() or 1)
 BUILD_TIMEOUT = 300.0
 """Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
 
+HOT_KERNELS = ("slm_linear", "slm_attention", "slm_matmul", "slm_conv2d")
+"""How the files of runtime_c begin that hold the loops over multiply-accumulates; they go to a board's `hot` memory."""
+
 BLOB_STUB = """\
     .section .slm_blob, "a", %progbits
     .global slm_blob
@@ -68,6 +71,43 @@ class ToolError(AssertionError):
     def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
         self.command, self.output = tuple(command), output
         super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
+
+
+@dataclass(frozen=True)
+class CrossTools:
+    """What builds and runs images for an architecture. `prefix` is that of the compiler's tools, which the environment
+    variable `variable` overrides; packages are Debian's; `port` is the start-up code's part in templates/firmware.
+    """
+
+    prefix: str
+    variable: str
+    packages: str
+    qemu: str
+    qemu_package: str
+    qemu_options: tuple[str, ...]
+    port: str
+
+
+TOOLS: Mapping[Architecture, CrossTools] = {
+    "arm": CrossTools(
+        prefix="arm-none-eabi-",
+        variable="SLM2C_CROSS",
+        packages="gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        qemu="qemu-system-arm",
+        qemu_package="qemu-system-arm",
+        qemu_options=(),
+        port="port_arm.c",
+    ),
+    "riscv": CrossTools(
+        prefix="riscv64-unknown-elf-",
+        variable="SLM2C_CROSS_RISCV",
+        packages="gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
+        qemu="qemu-system-riscv32",
+        qemu_package="qemu-system-misc",
+        qemu_options=("-bios", "none"),
+        port="port_riscv.c",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -103,32 +143,34 @@ def host_cc() -> tuple[str, ...]:
     raise _missing(f"C compiler ({tried})", "gcc libc6-dev", "or set CC")
 
 
-def cross_cc() -> str:
-    """GCC for Arm, 10 or newer: $SLM2C_CROSS is the prefix of its tools (default `arm-none-eabi-`)."""
-    command = os.environ.get("SLM2C_CROSS", "arm-none-eabi-") + "gcc"
-    packages, otherwise = "gcc-arm-none-eabi libnewlib-arm-none-eabi", "or set SLM2C_CROSS to the prefix of yours"
+def cross_cc(architecture: Architecture = "arm") -> str:
+    """GCC for the architecture's bare cores, 10 or newer; see CrossTools."""
+    tools = TOOLS[architecture]
+    command = os.environ.get(tools.variable, tools.prefix) + "gcc"
+    otherwise = f"or set {tools.variable} to the prefix of yours"
     found = shutil.which(command)
     if not found:
-        raise _missing(command, packages, otherwise)
+        raise _missing(command, tools.packages, otherwise)
     version = _build([found, "-dumpversion"]).strip()
     if int(version.split(".")[0]) < 10:  # -fcallgraph-info, which the stack bound needs
         raise CompileError(Problem(command, "", f"is GCC {version}", f"install GCC 10 or newer {otherwise}"))
     return os.path.abspath(found)
 
 
-def qemu() -> str:
-    """The emulator of Arm boards, on PATH."""
-    if not shutil.which("qemu-system-arm"):
-        raise _missing("qemu-system-arm", "qemu-system-arm", "or add it to PATH")
-    return "qemu-system-arm"
+def qemu(architecture: Architecture = "arm") -> str:
+    """The emulator of the architecture's boards, on PATH."""
+    tools = TOOLS[architecture]
+    if not shutil.which(tools.qemu):
+        raise _missing(tools.qemu, tools.qemu_package, "or add it to PATH")
+    return tools.qemu
 
 
-def tool_versions() -> dict[str, str | None]:
+def tool_versions(architecture: Architecture = "arm") -> dict[str, str | None]:
     """The first line that host_cc, cross_cc and qemu each say of their version; None where one is missing."""
     finders: dict[str, Callable[[], tuple[str, ...]]] = {
         "host_cc": host_cc,
-        "cross_cc": lambda: (cross_cc(),),
-        "qemu": lambda: (qemu(),),
+        "cross_cc": lambda: (cross_cc(architecture),),
+        "qemu": lambda: (qemu(architecture),),
     }
     versions: dict[str, str | None] = {}
     for name, find in finders.items():
@@ -137,6 +179,14 @@ def tool_versions() -> dict[str, str | None]:
         except CompileError:
             versions[name] = None
     return versions
+
+
+def _c_library(cc: str, architecture: Architecture) -> list[str]:
+    """Options that select the C library: Debian's compiler for RISC-V comes without one, and picolibc is beside it."""
+    specs = "picolibc.specs"
+    if architecture == "riscv" and _build([cc, f"-print-file-name={specs}"]).strip() != specs:
+        return [f"--specs={specs}"]
+    return []
 
 
 def build_host(
@@ -180,14 +230,14 @@ def build_firmware(
     heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler or
     if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
     """
-    cc, port, folder = cross_cc(), data_dir("templates") / "firmware", _build_folder(output)
-    flags, extra = [*board.flags, opt], tuple(extra)
-    timer = []
-    if board.emulator is not None:
-        tick = board.emulator.instructions_per_tick
-        timer = [f"SLM_PORT_TIMER={board.emulator.timer:#x}u", f"SLM_PORT_TICK={tick}u"]
+    cc, port, folder = cross_cc(board.architecture), data_dir("templates") / "firmware", _build_folder(output)
+    flags, extra = [*board.flags, *_c_library(cc, board.architecture), opt], tuple(extra)
+    timer, emulator = [], board.emulator
+    if emulator is not None and emulator.timer is not None:
+        name = {"cmsdk-timer": "SLM_PORT_CMSDK_TIMER", "fpgaio": "SLM_PORT_FPGAIO"}[emulator.timer_kind]
+        timer = [f"{name}={emulator.timer:#x}u", f"SLM_PORT_TICK={emulator.instructions_per_tick}u"]
     compiler = [cc, *WARNINGS, *flags, "-ffunction-sections", "-fdata-sections", "-fcallgraph-info=su"]
-    sources = [*sources, port / "port_arm.c"]
+    sources = [*sources, port / "port_semihosting.c", port / TOOLS[board.architecture].port]
     objects = _compile(compiler, sources, folder, [port, *includes], [*timer, *defines], extra)
     inputs = [str(path) for path in objects.values()]
     if blob is not None:
@@ -195,22 +245,36 @@ def build_firmware(
         (folder / "blob.s").write_text(BLOB_STUB, encoding="utf-8")
         _build([cc, *board.flags, "-c", "blob.s", "-o", "blob.o"], cwd=folder)
         inputs.append(str(folder / "blob.o"))
-    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    template = jinja.from_string((port / "firmware.ld.j2").read_text(encoding="utf-8"))
     script, link_map = folder / "firmware.ld", folder / "firmware.map"
-    script.write_text(template.render(board=board, guard=STACK_GUARD), encoding="utf-8")
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
-    try:
-        _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
-    except ToolError as error:
-        over = sorted(set(re.findall(r"region `(\w+)' overflowed by (\d+) bytes", error.output)))
-        if not over:
-            raise
-        facts = [f"the image exceeds memory region '{region}' by {int(size):,} bytes" for region, size in over]
-        remedy = "choose a board with more memory or a smaller model"
-        raise CompileError(Problem(board.name, "", fact, remedy) for fact in facts) from error
-    return Firmware(output, link_map, objects)
+    misfits = []
+    for text in _linker_scripts(board):
+        script.write_text(text, encoding="utf-8")
+        try:
+            _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
+            return Firmware(output, link_map, objects)
+        except ToolError as error:
+            over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
+            if not over:
+                raise
+            misfits.append({region: int(size) for region, size in sorted(over)})
+    remedy = "choose a board with more memory or a smaller model"
+    raise CompileError(
+        Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
+        for region, size in min(misfits, key=lambda over: sum(over.values())).items()
+    )
+
+
+def _linker_scripts(board: Board) -> Iterator[str]:
+    """firmware.ld for each way to place arena and hot kernels, the best first."""
+    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    source = data_dir("templates") / "firmware" / "firmware.ld.j2"
+    template, place = jinja.from_string(source.read_text(encoding="utf-8")), board.placement
+    kernels = " ".join(f"*-{name}*.o" for name in HOT_KERNELS)
+    for hot in dict.fromkeys((place.hot, None)):
+        for arena in place.arena:
+            yield template.render(board=board, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=kernels)
 
 
 def run_host(
@@ -229,15 +293,19 @@ def run_qemu(
     `cwd`. Raises CompileError without QEMU or if the board has no emulator, ToolError after `timeout`
     seconds.
     """
-    if board.emulator is None:
+    emulator, tools = board.emulator, TOOLS[board.architecture]
+    if emulator is None:
         remedy = "name one with the same core in the board file's emulated_by"
         raise CompileError(Problem(board.name, "", "QEMU does not emulate this board", remedy))
     assert all(len(arg.split()) == 1 for arg in args), f"white space in the arguments of a firmware: {args}"
     words = "".join(",arg=" + arg.replace(",", ",,") for arg in ["firmware", *args])
-    machine = f"-M {board.emulator.machine} -nographic -monitor none -serial none".split()
+    machine = [*f"-M {emulator.machine} -nographic -monitor none -serial none".split(), *tools.qemu_options]
+    machine += ["-cpu", emulator.cpu] if emulator.cpu else []
     counted = ["-icount", "shift=0,align=off,sleep=off"]
     semihosting = ["-semihosting-config", f"enable=on,target=native{words}"]
-    return _run([qemu(), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())], cwd, timeout)
+    return _run(
+        [qemu(board.architecture), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())], cwd, timeout
+    )
 
 
 def _missing(what: str, packages: str, otherwise: str) -> CompileError:

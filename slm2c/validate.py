@@ -80,7 +80,8 @@ def ladder(
     if not on:
         on = ("host", "qemu")
         try:
-            toolchain.cross_cc(), toolchain.qemu()
+            for architecture in {board.architecture: None for board in targets}:
+                toolchain.cross_cc(architecture), toolchain.qemu(architecture)
         except CompileError as error:
             on, skipped["qemu"] = ("host",), str(error)
     chosen, graph, rungs = choose_samples(output, count), output.graph, list[Rung]()

@@ -21,11 +21,17 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
+TOOLS = {
+    "qemu": ("arm-none-eabi-gcc", "qemu-system-arm"),
+    "riscv": ("riscv64-unknown-elf-gcc", "qemu-system-riscv32"),
+}
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("qemu"):
-        missing = [tool for tool in ("arm-none-eabi-gcc", "qemu-system-arm") if not shutil.which(tool)]
-        if missing:
-            skip_or_fail(f"{' and '.join(missing)} not found; `make tools` installs them")
+    needed = [tool for mark, tools in TOOLS.items() if item.get_closest_marker(mark) for tool in tools]
+    missing = [tool for tool in needed if not shutil.which(tool)]
+    if missing:
+        skip_or_fail(f"{' and '.join(missing)} not found; `make tools` installs them")
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,27 @@
 """Board files: what ships is sound, what is wrong is named."""
 
 import dataclasses
+import itertools
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from slm2c.board import Board, MemoryRegion, emulated, list_boards, load_board
+from slm2c import budget, importer, output
+from slm2c.board import Board, MemoryRegion, board_from_table, emulated, list_boards, load_board
+from slm2c.build import build
+from slm2c.compile import Options
+from slm2c.emit import Texts
 from slm2c.errors import CompileError
+from slm2c.lower import sketch, target_of
+from slm2c.passes import fuse
 from slm2c.resources import data_dir
 from slm2c.toolchain import cross_cc
+from slm2c.validate import ladder
+from tests.boards import board_params
+from tests.generated import text_folder
 
 REFERENCE = (data_dir("boards") / "generic-m7-512k-4m.toml").read_text(encoding="utf-8")
 
@@ -32,20 +43,56 @@ def test_the_reference_board() -> None:
     assert emulated(board) is board
 
 
+SOURCE = re.compile(r"\b(RM|UM|PM|DDI |DAI |DUI )\d{4}|datasheet|Product Specification")
+
+
 @pytest.mark.parametrize("name", list_boards())
 def test_shipped_boards_say_where_their_facts_come_from(name: str) -> None:
-    assert load_board(name).name == name
-    assert (data_dir("boards") / f"{name}.toml").read_text(encoding="utf-8").startswith("# ")
+    text = (data_dir("boards") / f"{name}.toml").read_text(encoding="utf-8")
+    comments = "".join(line.partition("#")[2] for line in text.splitlines())
+    assert text.startswith("# ") and SOURCE.search(comments)
 
 
-@pytest.mark.qemu
 @pytest.mark.parametrize("name", list_boards())
+def test_shipped_boards_are_sound(name: str) -> None:
+    board = load_board(name)
+    assert board.name == name
+    ends = sorted((region.origin, region.end) for region in board.memory)
+    assert all(end <= origin for (_, end), (origin, _) in itertools.pairwise(ends))
+    double = emulated(board)
+    assert double is not None and double.cpu == board.cpu, "every core that we ship runs in an emulator"
+    kinds = [board.region(region).kind for region in board.placement.arena]
+    assert kinds == sorted(kinds, key=["tcm", "sram"].index), "the fastest first"
+
+
+@pytest.mark.parametrize(
+    "name, arena, data, region",
+    [
+        ("stm32f746g-disco", 1, 0, "dtcm"),
+        ("stm32f746g-disco", 56 << 10, 0, "dtcm"),
+        ("stm32f746g-disco", 56 << 10, 1, "sram"),
+        ("stm32f746g-disco", 300 << 10, 0, "sram"),
+        ("stm32f407", 64 << 10, 99, "ccm"),  # which it has for itself
+        ("stm32f407", (64 << 10) + 1, 0, "sram"),
+        ("stm32h743zi", 500 << 10, 0, "axi"),
+        ("rp2350-pico2", 1 << 20, 0, "sram"),
+    ],
+)
+def test_the_arena_goes_to_the_fastest_memory_that_holds_it(name: str, arena: int, data: int, region: str) -> None:
+    board = load_board(name)
+    assert board.arena_region(arena, data) == region
+    assert board.arena_limit == max(board.arena_room(each) for each in board.placement.arena)
+
+
+@pytest.mark.parametrize("name", board_params())
 def test_features_are_what_the_compiler_makes_of_the_flags(name: str) -> None:
     board = load_board(name)
-    command = [cross_cc(), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
+    command = [cross_cc(board.architecture), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
     macros = dict(re.findall(r"^#define (\w+) (\w+)$", subprocess.check_output(command, text=True), re.MULTILINE))
     assert board.features.dsp == ("__ARM_FEATURE_DSP" in macros)
     assert board.features.mve == ("__ARM_FEATURE_MVE" in macros)
+    assert board.architecture == ("riscv" if macros.get("__riscv_xlen") == "32" else "arm")
+    assert ("__riscv_flen" in macros) <= (board.features.fpu != "none")
     precision = int(macros.get("__ARM_FP", "0"), 0)  # bit 2: single, bit 3: double (Arm C Language Extensions)
     assert precision & 12 == {"none": 0, "fpv4-sp-d16": 4, "fpv5-sp-d16": 4, "fpv5-d16": 12}[board.features.fpu]
 
@@ -54,6 +101,13 @@ def test_a_board_is_a_file(tmp_path: Path) -> None:
     board = board_from(tmp_path, REFERENCE.replace("0x0008_0000", "0x0004_0000"))
     assert (board.name, board.ram_bytes) == ("mine", 256 << 10)
     assert board == load_board(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_a_board_survives_json(name: str) -> None:
+    """As a build keeps it."""
+    board = load_board(name)
+    assert board_from_table(json.loads(json.dumps(dataclasses.asdict(board))), "slm2c.json") == board
 
 
 def test_an_arena_in_a_memory_of_its_own(tmp_path: Path) -> None:
@@ -97,12 +151,29 @@ NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTIL
         ('blob = "flash"\n', "", "placement.blob: missing"),
         ('arena = "sram"', 'arena = "ram"', "placement.arena: no memory region 'ram' among flash, sram"),
         ('arena = "sram"', 'arena = "flash"', "placement.arena: flash is flash, which cannot be written"),
+        ('arena = "sram"', "arena = []", "placement.arena: names no memory region"),
+        ('arena = "sram"', 'arena = ["sram", "sram"]', "placement.arena: names a region twice"),
+        ('arena = "sram"', 'arena = ["sram", "ram"]', "placement.arena[1]: no memory region 'ram' among flash, sram"),
+        ('arena = "sram"', 'arena = ["sram", 1]', "placement.arena[1]: expected str, got int 1"),
+        ('stack = "sram"', 'stack = "sram"\nhot = "flash"', "placement.hot: flash is flash, which cannot be written"),
+        ('stack = "sram"', 'stack = ["sram"]', "placement.stack: expected str, got list ['sram']"),
         ('blob = "flash"', 'blob = "sram"', "placement.blob: sram is sram, which is empty after a reset"),
+        ("stack_size = 8192", "stack_size = 8192\nboot_block = [1, -1]", "boot_block[1]: -0x1 is not a 32-bit word"),
         ("stack_size = 8192", "stack_size = 1000", "stack_size: 1000 is not a multiple of 256"),
         ("stack_size = 8192", "stack_size = 256", "stack_size: 256 is not a multiple of 256 above 256"),
         ("stack_size = 8192", "stack_size = 0x10_0000", "placement.stack: sram is smaller than stack_size"),
         ('"-mthumb"', '"-fplugin=x.so"', "flags: '-fplugin=x.so' does not select a machine"),
         ('"mps2-an500"', '"none -monitor stdio"', "emulator.machine: 'none -monitor stdio' may hold"),
+        ('cpu = "cortex-m7"', 'cpu = "rv64gc"', "cpu: 'rv64gc' has no 32-bit base; write one like 'rv32imc'"),
+        ('cpu = "cortex-m7"', 'cpu = "rv32imc"', "features: dsp and mve are Arm's; write false"),
+        ('cpu = "cortex-m7"', 'cpu = "rv32imc"', "emulator.timer: a RISC-V core counts itself; leave it out"),
+        ("timer_hz = 25_000_000", "", "emulator.timer_hz: missing"),
+        (
+            "timer =",
+            'timer_kind = "systick"\ntimer =',
+            "emulator.timer_kind: 'systick' is not one of cmsdk-timer, fpgaio",
+        ),
+        ("timer =", 'cpu = "rv32 -S"\ntimer =', "emulator.cpu: 'rv32 -S' may hold"),
         ("25_000_000", "30_000_000", "emulator.timer_hz: a tick must be a whole number"),
         ("[emulator]", "[emulators]", "emulators: unknown key; did you mean 'emulator'?"),
     ],
@@ -133,3 +204,33 @@ def test_a_board_that_borrows_an_emulator(tmp_path: Path) -> None:
     assert double == dataclasses.replace(host, clock_hz=200_000_000)
     with pytest.raises(CompileError, match="emulated_by: 'mps2-an386' does not emulate a cortex-m7"):
         emulated(board_from(tmp_path, 'emulated_by = "mps2-an386"\n' + NO_EMULATOR))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_folder(tmp_path_factory.mktemp("model") / "classifier")
+
+
+@pytest.mark.parametrize("name", board_params())
+def test_a_small_model_fits_every_board_and_runs_on_its_core(name: str, classifier: Path, tmp_path: Path) -> None:
+    board = load_board(name)
+    report = build(classifier, tmp_path / "out", board, Options(method="minmax"))
+    assert report["flash"]["code_bytes"] > 0
+    assert report["sram"]["stack_bytes"] is not None, report["measured"]["stack_unbounded"]
+    found = ladder(output.read(tmp_path / "out"), ["qemu"], [], 3)
+    assert [(rung.name, rung.mismatches) for rung in found.rungs] == [(f"qemu {board.emulated_by or name}", 0)]
+    assert found.rungs[0].tensors > 0
+
+
+@pytest.mark.parametrize("name", list_boards())
+def test_a_large_model_fits_or_says_what_is_missing(name: str) -> None:
+    """homecmd: 2.39 MB of weights, and an arena that tightly coupled memory holds."""
+    fused = fuse(importer.load(data_dir("examples") / "homecmd").graph)
+    board = load_board(name)
+    lowered = sketch(fused, Texts(bytes(60_000)), "homecmd", target_of(board))
+    room = board.region(board.placement.blob).size
+    if len(lowered.emitted.blob) <= room:
+        budget.check(board, fused, lowered)
+    else:
+        with pytest.raises(CompileError, match=rf"of flash \(blob [\d,]+\), {room:,} are available: [\d,]+ too many"):
+            budget.check(board, fused, lowered)

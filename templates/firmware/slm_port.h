@@ -1,7 +1,7 @@
 /**
  * \file slm_port.h
- * \brief What a test or validation program needs from its surroundings; the same on a PC (port_host.c) and, through Arm
- *        semihosting, on a core (port_semihosting.c, start.c).
+ * \brief What a test or validation program needs from its surroundings; the same on a PC (port_host.c) and, through
+ *        semihosting, on a core (port_semihosting.c with port_arm.c or port_riscv.c).
  *
  * A program defines `int main(int argc, char **argv)`; what main returns is the exit code. Relative paths start at the
  * folder that the program, or the emulator, was started in. A core needs a debugger or emulator that answers
@@ -16,7 +16,7 @@
 #define SLM_PORT_EXIT_FAULT 99
 
 /** Puts a static buffer into the region that the board gives to the arena. */
-#ifdef __arm__
+#if defined(__arm__) || defined(__riscv)
 #define SLM_PORT_ARENA __attribute__((section(".bss.slm_arena")))
 #else
 #define SLM_PORT_ARENA
@@ -61,7 +61,7 @@ _Noreturn void slm_port_exit(int code);
 /**
  * \brief Instructions executed since the start, in steps of SLM_PORT_TICK; 0 where nothing counts them.
  *
- * Exact under `qemu-system-arm -icount shift=0`. The difference of two readings is off by less than SLM_PORT_TICK; repeat
+ * Exact in QEMU under `-icount shift=0`. The difference of two readings is off by less than SLM_PORT_TICK; repeat
  * what is measured SLM_PORT_TICK times to resolve single instructions.
  */
 uint64_t slm_port_instructions(void);

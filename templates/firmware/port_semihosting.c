@@ -1,0 +1,136 @@
+/**
+ * \file port_semihosting.c
+ * \brief slm_port.h on a bare core whose debugger or emulator answers semihosting requests ("Semihosting for AArch32 and
+ *        AArch64", Arm 2.0; RISC-V takes the operations over): files, command line, start of main.
+ */
+#include "port_core.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* From firmware.ld. */
+extern const uint8_t slm_data_load[], slm_hot_load[];
+extern uint8_t slm_data_start[], slm_data_end[], slm_hot_start[], slm_hot_end[];
+extern uint8_t slm_bss_start[], slm_bss_end[], slm_arena_start[], slm_arena_end[];
+
+#define MAX_ARGS 16
+
+int main(int argc, char **argv);
+
+enum {
+    SYS_OPEN = 0x01,
+    SYS_CLOSE = 0x02,
+    SYS_WRITE0 = 0x04,
+    SYS_WRITE = 0x05,
+    SYS_READ = 0x06,
+    SYS_GET_CMDLINE = 0x15,
+    SYS_EXIT_EXTENDED = 0x20
+};
+enum {
+    OPEN_RB = 1,
+    OPEN_WB = 5
+};
+enum {
+    ADP_STOPPED_APPLICATION_EXIT = 0x20026
+};
+
+void slm_port_print(const char *text)
+{
+    (void)slm_core_request(SYS_WRITE0, text);
+}
+
+slm_port_file slm_port_open(const char *path, slm_port_mode mode)
+{
+    const uint32_t block[3] = {(uintptr_t)path, mode == SLM_PORT_READ ? OPEN_RB : OPEN_WB, strlen(path)};
+    const int32_t handle = slm_core_request(SYS_OPEN, block);
+    return handle == -1 ? 0 : handle;
+}
+
+uint32_t slm_port_read(slm_port_file file, void *data, uint32_t size)
+{
+    const uint32_t block[3] = {(uint32_t)file, (uintptr_t)data, size};
+    return size - (uint32_t)slm_core_request(SYS_READ, block); /* it answers how many bytes are missing */
+}
+
+uint32_t slm_port_write(slm_port_file file, const void *data, uint32_t size)
+{
+    const uint32_t block[3] = {(uint32_t)file, (uintptr_t)data, size};
+    return size - (uint32_t)slm_core_request(SYS_WRITE, block);
+}
+
+int slm_port_close(slm_port_file file)
+{
+    const uint32_t block[1] = {(uint32_t)file};
+    return slm_core_request(SYS_CLOSE, block) == 0 ? 0 : -1;
+}
+
+_Noreturn void slm_port_exit(int code)
+{
+    const uint32_t block[2] = {ADP_STOPPED_APPLICATION_EXIT, (uint32_t)code};
+    for (;;) {
+        (void)slm_core_request(SYS_EXIT_EXTENDED, block);
+    }
+}
+
+uint32_t *volatile slm_stack_base;
+
+uint32_t slm_port_stack_used(void)
+{
+    const volatile uint32_t *word = slm_stack_limit;
+    const volatile uint32_t *const base = slm_stack_base;
+    while (word < base && *word == STACK_PAINT) {
+        word++;
+    }
+    return (uint32_t)((uintptr_t)base - (uintptr_t)word);
+}
+
+/** Split the command line that the debugger or emulator gives, at its spaces. \return argc */
+static int arguments(char *line, uint32_t size, char **argv)
+{
+    const uint32_t block[2] = {(uintptr_t)line, size};
+    int argc = 0;
+    if (slm_core_request(SYS_GET_CMDLINE, block) == 0) {
+        for (char *at = line; *at != '\0' && argc < MAX_ARGS;) {
+            argv[argc++] = at;
+            while (*at != '\0' && *at != ' ') {
+                at++;
+            }
+            if (*at == ' ') {
+                *at++ = '\0';
+            }
+        }
+    }
+    argv[argc] = NULL;
+    return argc;
+}
+
+/** Two symbols of the linker are no array, so their difference is taken as numbers. */
+static uint32_t bytes(const uint8_t *from, const uint8_t *to)
+{
+    return (uintptr_t)to - (uintptr_t)from;
+}
+
+__attribute__((used)) _Noreturn void slm_start(void)
+{
+    static char line[512];
+    static char *argv[MAX_ARGS + 1];
+    slm_core_init();
+    (void)memcpy(slm_hot_start, slm_hot_load, bytes(slm_hot_start, slm_hot_end));
+    (void)memcpy(slm_data_start, slm_data_load, bytes(slm_data_start, slm_data_end));
+    (void)memset(slm_bss_start, 0, bytes(slm_bss_start, slm_bss_end));
+    (void)memset(slm_arena_start, 0, bytes(slm_arena_start, slm_arena_end));
+    slm_core_start();
+    const int argc = arguments(line, sizeof line, argv);
+    slm_port_stack_paint();
+    slm_port_exit(main(argc, argv));
+}
+
+void slm_core_print_hex(const char *label, uint32_t value)
+{
+    char text[] = "0x00000000";
+    for (int i = 9; value != 0u; i--, value >>= 4) {
+        text[i] = "0123456789abcdef"[value & 15u];
+    }
+    slm_port_print(label);
+    slm_port_print(text);
+}
