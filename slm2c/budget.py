@@ -17,6 +17,10 @@ from slm2c.passes import Fused
 _LARGEST = 5  # contributors that a message lists
 
 
+DATA_BYTES = 1024
+"""Variables of the image that is measured, beside the model's memory: start-up code, C library, a line of text."""
+
+
 @dataclass(frozen=True)
 class Need:
     """`bytes` of a board's memory region for one purpose."""
@@ -43,19 +47,22 @@ def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
     """What goes where on `board`. The stack counts with what the board reserves; `code` is 0 until it is measured."""
     place, arena = board.placement, lowered.emitted.arena_bytes
     caller = caller_bytes(lowered.program.graph, lowered.texts)
+    beside = caller + DATA_BYTES
     found = (
         Need(place.blob, "blob", len(lowered.emitted.blob)),
         Need(place.code, "code", code),
-        Need(board.arena_region(arena, caller), "arena", arena),
+        Need(board.arena_region(arena, beside), "arena", arena),
         Need(place.stack, "stack", board.stack_size),
         Need(place.stack, "inputs and outputs", caller),
+        Need(place.stack, "variables", DATA_BYTES),
     )
     return tuple(need for need in found if need.bytes)
 
 
 def arena_room(board: Board, graph: Graph, texts: Texts) -> int:
     """Bytes that are left for the arena in the roomiest of its regions."""
-    return max(board.arena_room(name, caller_bytes(graph, texts)) for name in board.placement.arena)
+    beside = caller_bytes(graph, texts) + DATA_BYTES
+    return max(board.arena_room(name, beside) for name in board.placement.arena)
 
 
 def by_region(found: Sequence[Need]) -> Mapping[str, tuple[Need, ...]]:

@@ -312,7 +312,7 @@ def eval(folder: Path, data: Path) -> None:
 @_folder
 @click.argument("texts", metavar="[TEXT]...", nargs=-1)
 @click.option("--input", "source", metavar="FILE", type=_PATH, help="An .npz by input name, first axis samples.")
-@click.option("--output", "target", metavar="FILE", type=_PATH, help="The .npz to write, by output name.")
+@click.option("--output", "target", metavar="FILE", type=_PATH, help="The .npz to write; keys are out/NAME.")
 @_json
 def run(folder: Path, texts: tuple[str, ...], source: Path | None, target: Path | None) -> None:
     """Run the C on this machine, on text or on arrays."""

@@ -111,7 +111,8 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
         least = lowered.chosen.arena_bytes
         fact = f"the smallest arena of any schedule takes {least:,} bytes, {options.arena:,} are asked"
-        raise CompileError(Problem("--arena", "", fact, f"ask for at least {least}, or for fewer tokens"))
+        shorter = ", or for fewer tokens" if fused.interface else ""
+        raise CompileError(Problem("--arena", "", fact, f"ask for at least {least}{shorter}"))
     return Compiled(
         name,
         board,

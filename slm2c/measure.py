@@ -12,7 +12,7 @@ from slm2c.board import Board
 from slm2c.elf import Sizes, StackBound
 from slm2c.toolchain import Firmware
 
-_TEXTS_BYTES = 4096  # what test/cost.c reads
+_LINE_BYTES = 256  # LINE_BYTES of test/cost.c
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def runs(folder: Path, name: str, board: Board, texts: Sequence[str] = ()) -> li
     A text model classifies each of `texts`; any other runs once at its full length. Raises CompileError without cross
     compiler or QEMU.
     """
-    lines = "".join(text.replace("\n", " ") + "\n" for text in texts).encode()
-    assert len(lines) <= _TEXTS_BYTES, f"{len(lines)} bytes of text"
+    lines = [text.replace("\n", " ").encode() + b"\n" for text in texts]
+    assert all(len(line) <= _LINE_BYTES for line in lines), f"a text is longer than {_LINE_BYTES} bytes"
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
         firmware = _build(folder, name, board, Path(work))
-        (Path(work) / "texts.txt").write_bytes(lines)
+        (Path(work) / "texts.txt").write_bytes(b"".join(lines))
         result = toolchain.run_qemu(firmware.elf, board, cwd=Path(work))
         if result.exit_code != 0:
             raise toolchain.ToolError(f"test/cost.c ended with code {result.exit_code}", [board.name], result.output)

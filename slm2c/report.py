@@ -26,6 +26,19 @@ from slm2c.validate import tensor_numbers
 
 FILE = "report.json"
 
+_PARTS = (
+    "flash",
+    "sram",
+    "board",
+    "model",
+    "calibration",
+    "schedule",
+    "layers",
+    "tensors",
+    "memory",
+    "measured",
+)
+
 
 def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     """The content of report.json. `measured` is the footprint on the board, or why there is none."""
@@ -86,6 +99,8 @@ def read(folder: Path) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if report["slm2c"] != __version__:
             raise ValueError(f"its report is of slm2c {report['slm2c']}, this is {__version__}")
+        if damaged := [x for x in _PARTS if not isinstance(report[x], dict | list)]:
+            raise ValueError(f"its report has no {damaged[0]}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CompileError(
             Problem(

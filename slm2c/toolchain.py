@@ -7,12 +7,14 @@ POSIX only.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -353,6 +355,9 @@ def _build(command: Sequence[str], cwd: Path | None = None) -> str:
 def _expect_success(command: Sequence[str], child: subprocess.Popen[bytes]) -> str:
     output = _output(command, child, BUILD_TIMEOUT)
     if child.returncode != 0:
+        if os.strerror(errno.ENOSPC) in output:
+            remedy = "make room there, or set TMPDIR to another folder"
+            raise CompileError(Problem(tempfile.gettempdir(), "", "is full, and compilers work there", remedy))
         raise ToolError(f"{Path(command[0]).name} failed with exit code {child.returncode}", command, output)
     return output
 

@@ -167,6 +167,10 @@ def _compare(
         raise CompileError(
             Problem(rung, "", f"the C refuses to run: {result.output.strip()}", "build the folder again")
         )
+    if result.exit_code == 3:  # a file that it cannot read or write
+        raise CompileError(
+            Problem(rung, "", f"the validation program says: {result.output.strip()}", "build the folder again")
+        )
     if result.exit_code != 0:
         raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
     numbers = tensor_numbers(graph)

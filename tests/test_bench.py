@@ -117,10 +117,16 @@ def test_calls_are_known_by_their_names() -> None:
     assert [key[-1] for key in found.added] == ["first"] and not found.gone and not found.shrunk
 
 
-def test_what_is_new_or_gone_is_told_and_passes() -> None:
+def test_runs_that_are_no_longer_measured_fail() -> None:
+    found = check.compare(OLD, replace(OLD, totals=()))
+    assert found.failed and not found.grown
+    assert "FAILED: no longer measured: homecmd on mps2-an500" in check.report(found, "p.json")
+
+
+def test_calls_that_are_new_or_gone_are_told_and_pass() -> None:
     found = check.compare(OLD, Results(TOOLS, (total(), total(9)), ()))
     text = check.report(found, "p.json")
-    assert not found.grown and len(found.added) == 1 and len(found.gone) == 1
+    assert not found.failed and not found.grown and len(found.added) == 1 and len(found.gone) == 1
     assert "1 figures are new: homecmd on mps2-an500 (1)" in text and "gone" in text and "passed" in text
 
 

@@ -22,6 +22,7 @@ from slm2c.errors import CompileError
 from slm2c.lower import sketch, target_of
 from slm2c.passes import fuse
 from slm2c.text import WIDTH, share, table
+from tests.generated import text_folder
 
 BOARD = "generic-m7-512k-4m"
 
@@ -175,7 +176,8 @@ def test_too_little_ram(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as caught:
         compile_model(model, board, Options())
     first, *rest = caught.value.problems
-    assert re.search(r"needs 8,[34]\d\d bytes of sram \(arena \d+, stack 8,192, inputs and outputs 42\)", first.reason)
+    parts = r"arena \d+, stack 8,192, inputs and outputs 42, variables 1,024"
+    assert re.search(rf"needs 9,[34]\d\d bytes of sram \({parts}\)", first.reason)
     assert {p.node for p in rest} == {"relu0", "relu1"} or {p.node for p in rest} == {"fc0", "fc1"}
     assert all("at the arena's peak" in p.reason for p in rest)
     assert not (tmp_path / "out").exists()
@@ -189,6 +191,21 @@ def test_code_counts_too(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="flash"):
         build(model, tmp_path / "out", board, Options(method="minmax"))
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny.toml"]
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("text", [False, True])
+def test_what_just_fits_links(model: Path, tmp_path: Path, text: bool) -> None:
+    """The budget counts all that the linked image needs of SRAM, to within what alignment takes."""
+    source = text_folder(tmp_path / "text") if text else model
+    options = Options(method="minmax", name="just")
+    roomy = compile_model(source, load_board(BOARD), options)
+    needed = sum(n.bytes for n in budget.needs(roomy.board, roomy.lowered) if n.region == "sram")
+    built = build(source, tmp_path / "out", small_board(tmp_path, 1_000_000, needed), options)
+    used = sum(next(r for r in built["board"]["regions"] if r["name"] == "sram")["used"].values())
+    assert used == needed
+    with pytest.raises(CompileError, match="too many"):
+        build(source, tmp_path / "more", small_board(tmp_path, 1_000_000, needed - 16), options)
 
 
 def test_hopeless_models_are_not_calibrated(tmp_path: Path) -> None:
@@ -226,7 +243,7 @@ def test_too_large_image_model(shared: Path) -> None:
     with pytest.raises(CompileError) as caught:
         compile_model(shared / "models/bad/bad_too_large_sram.onnx", load_board(BOARD), Options())
     first, *rest = caught.value.problems
-    assert "1,764,384 bytes of sram" in first.reason and "524,288 are available" in first.reason
+    assert "1,765,408 bytes of sram" in first.reason and "524,288 are available" in first.reason
     assert [(p.node, p.op) for p in rest] == [("a", "conv2d"), ("c", "conv2d")]
     assert "mps2-an500" in first.remedy
 
@@ -238,7 +255,7 @@ def test_needs_lie_where_the_board_says(model: Path) -> None:
     assert {name: [n.what for n in group] for name, group in found.items()} == {
         "psram": ["blob"],
         "ssram1": ["code"],
-        "ssram23": ["arena", "stack", "inputs and outputs"],
+        "ssram23": ["arena", "stack", "inputs and outputs", "variables"],
     }
     assert budget.excess(board, budget.needs(board, lowered)) == {}
 

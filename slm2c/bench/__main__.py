@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -28,18 +29,21 @@ def main() -> int:
         committed = _committed(args.docs / JSON, args.check)
         with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
             results = suite.run(Path(work), committed, _progress)
-    except CompileError as error:
+        if out is not None:
+            write(out, results)
+    except (CompileError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    if out is not None:
-        write(out, results)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     if not args.check:
         print(render.summary(results))
         return 0
     assert committed is not None
     comparison = check.compare(committed, results)
     print(check.report(comparison, str(args.docs / JSON)))
-    return 1 if comparison.grown else 0
+    return 1 if comparison.failed else 0
 
 
 def _committed(path: Path, needed: bool) -> Results | None:
@@ -57,11 +61,14 @@ def _progress(text: str) -> None:
 
 
 def write(folder: Path, results: Results) -> None:
-    """The documents, into a folder."""
+    """The documents, into a folder: all of them, or none if there is no room."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {JSON: to_json(results), "PERFORMANCE.md": render.document(results), **render.pictures(results)}
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=folder) as new:
+        for name, text in files.items():
+            (Path(new) / name).write_text(text, encoding="utf-8", newline="\n")
+        for name in files:
+            os.replace(Path(new) / name, folder / name)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,16 @@ class Comparison:
     tools: tuple[str, ...]
     """Tools of another version, in words."""
 
+    @property
+    def lost(self) -> tuple[Key, ...]:
+        """Whole runs that are no longer measured: a model that does not fit any more, say."""
+        return tuple(key for key in self.gone if len(key) == _TOTAL)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything has grown, or is not measured any more."""
+        return bool(self.grown or self.lost)
+
 
 def compare(old: Results, new: Results) -> Comparison:
     """Every figure of `new` that must not grow against the same one of `old`."""
@@ -102,13 +112,15 @@ def report(comparison: Comparison, where: str) -> str:
             lines += [f"{len(keys):,} figures are {word}: {_models(keys)}", ""]
     if comparison.shrunk:
         lines += [f"Less than in {where}, by more than 1 %:", *_table(comparison.shrunk), ""]
+    if comparison.lost:
+        lines += [f"FAILED: no longer measured: {_models(comparison.lost)}"]
     if comparison.grown:
         lines += [f"More than in {where}, by more than 1 %:", *_table(comparison.grown), ""]
         lines += [
             "FAILED. To find the cause: `make bench` writes all figures anew, `git diff docs/performance.json` shows",
             "them call by call. If it is worth the growth, commit the new figures and say why.",
         ]
-    else:
+    if not comparison.failed:
         lines += [f"passed: nothing is more than 1 % above {where}"]
         if comparison.shrunk or comparison.added or comparison.gone:
             lines += ["`make bench` brings the committed figures up to date"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from slm2c.errors import CompileError, Problem
 
@@ -119,8 +119,19 @@ def to_json(results: Results) -> str:
 def from_json(text: str) -> Results:
     """The results in a text that `to_json` made; ValueError, KeyError or TypeError if it is another."""
     facts: Mapping[str, Any] = json.loads(text)
-    lists = {name: tuple(kind(**item) for item in facts[name]) for name, kind in _LISTS.items()}
+    lists = {name: tuple(kind(**_checked(kind, item)) for item in facts[name]) for name, kind in _LISTS.items()}
+    if not isinstance(facts["tools"], dict):
+        raise ValueError("tools is no table")
     return Results(facts["tools"], **lists)
+
+
+def _checked(kind: type[Any], item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of an object, each of the type that its class says."""
+    types = get_type_hints(kind)
+    for name, value in item.items():
+        if not isinstance(value, types[name]):
+            raise ValueError(f"{name} is {value!r}")
+    return item
 
 
 def read(path: Path) -> Results:
