@@ -33,6 +33,8 @@ EXIT_FAILED, EXIT_BUG = 1, 70
 _DETAILS = 20  # lines that an error of ours may have
 _PATIENCE = 2.0  # seconds until a stage says that it is running, where there is no terminal for a bar
 _PATH = click.Path(path_type=Path)
+_BYTES = click.IntRange(min=1)
+_BYTES.name = "number of bytes"  # for messages
 
 
 @dataclass
@@ -226,7 +228,7 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
 @click.option(
     "--arena",
     metavar="BYTES",
-    type=click.IntRange(min=1),
+    type=_BYTES,
     help="What the arena may take, at most: less trades speed for memory, more buys larger tiles.",
 )
 @_json

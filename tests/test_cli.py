@@ -153,6 +153,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["validate", "out", "--on", "moon"], "'moon' is not one of"),
         (["validate", "out", "--samples", "0"], "x>=1"),
         (["build", "x.onnx", "-o", "y", "--board", BOARD, "--method", "magic"], "'magic' is not one of"),
+        (["build", "x.onnx", "-o", "y", "--board", BOARD, "--arena", "abc"], "not a valid number of bytes"),
+        (["build", "x.onnx", "-o", "y", "--board", BOARD, "--arena", "-1"], "x>=1"),
         (["run", "out"], "give either texts, or --input and --output"),
         (["run", "out", "hello", "--input", "x.npz", "--output", "y.npz"], "give either texts"),
         (["run", "out", "--input", "x.npz"], "give either texts"),
