@@ -57,17 +57,20 @@ static inline uint32_t skipped(uint32_t words, uint32_t bytes)
 SLM_ASSEMBLY void slm_attention_multiply_two(const slm_attention_product *product, uint32_t narrow, void *out0,
                                              void *out1)
 {
-    const slm_attention_product p = *product;
-    const uint32_t *const y_end = p.y + 2u * p.words;
-    const int32_t *const start = p.terms->start[0];
-    const uint32_t skip = skipped(p.words, TWO_BYTES);
-    register const uint32_t *r0 __asm("r0") = p.y;
-    register const uint32_t *r1 __asm("r1") = p.x;
+    const uint32_t *const x = product->x;
+    const uint32_t *const x_end = product->x_end;
+    const uint32_t *const y = product->y;
+    const uint32_t *const y_end = y + 2u * product->words;
+    const slm_attention_terms *const terms = product->terms;
+    const int32_t *const start = terms->start[0];
+    const uint32_t skip = skipped(product->words, TWO_BYTES);
+    register const uint32_t *r0 __asm("r0") = y;
+    register const uint32_t *r1 __asm("r1") = x;
     register const uint32_t *r2 __asm("r2") = y_end;
-    register const uint32_t *r3 __asm("r3") = p.x_end;
+    register const uint32_t *r3 __asm("r3") = x_end;
     register const int32_t *r4 __asm("r4") = start;
     register uint32_t r5 __asm("r5") = skip;
-    register const slm_attention_terms *r6 __asm("r6") = p.terms;
+    register const slm_attention_terms *r6 __asm("r6") = terms;
     register void *r8 __asm("r8") = out0;
     register void *r9 __asm("r9") = out1;
     register uint32_t r10 __asm("r10") = narrow;
@@ -114,17 +117,20 @@ SLM_ASSEMBLY void slm_attention_multiply_two(const slm_attention_product *produc
 
 SLM_ASSEMBLY void slm_attention_multiply_one(const slm_attention_product *product, uint32_t narrow, void *out0)
 {
-    const slm_attention_product p = *product;
-    const uint32_t *const y_end = p.y + p.words;
-    const int32_t *const start = p.terms->start[0];
-    const uint32_t skip = skipped(p.words, ONE_BYTES);
-    register const uint32_t *r0 __asm("r0") = p.y;
-    register const uint32_t *r1 __asm("r1") = p.x;
-    register const uint32_t *r2 __asm("r2") = p.y;
-    register const uint32_t *r3 __asm("r3") = p.x_end;
+    const uint32_t *const x = product->x;
+    const uint32_t *const x_end = product->x_end;
+    const uint32_t *const y = product->y;
+    const uint32_t *const y_end = y + product->words;
+    const slm_attention_terms *const terms = product->terms;
+    const int32_t *const start = terms->start[0];
+    const uint32_t skip = skipped(product->words, ONE_BYTES);
+    register const uint32_t *r0 __asm("r0") = y;
+    register const uint32_t *r1 __asm("r1") = x;
+    register const uint32_t *r2 __asm("r2") = y;
+    register const uint32_t *r3 __asm("r3") = x_end;
     register const int32_t *r4 __asm("r4") = start;
     register uint32_t r5 __asm("r5") = skip;
-    register const slm_attention_terms *r6 __asm("r6") = p.terms;
+    register const slm_attention_terms *r6 __asm("r6") = terms;
     register uint32_t r8 __asm("r8") = narrow;
     register void *r11 __asm("r11") = out0;
     register const uint32_t *lr __asm("lr") = y_end;
