@@ -70,26 +70,27 @@ def render(report: _Facts) -> str:
     jinja.filters["name"] = _name
     layers, colours = report["layers"], _colours(report["layers"])
     noisy = sorted(report["tensors"], key=lambda t: t["sqnr_db"])
+    names = _layers_of([layer["node"] for layer in layers])
     memory = report["memory"]
     placements = sorted(memory["placements"], key=lambda p: (p["first"], p["offset"], p["tensor"]))
     facts = {
         "r": report,
         "regions": [_region(region, report, colours) for region in report["board"]["regions"] if region["used"]],
         "gap": summary.gap(report),
-        "calibration": summary.calibration(report["calibration"]),
+        "calibration": " ".join(summary.calibration(report["calibration"]).split()),
         "placements": placements,
         "live": [p for p in placements if p["bytes"] and p["first"] <= memory["peak"]["call"] <= p["last"]],
         "steps": len(layers),
-        "starts": [i for i in range(1, len(layers)) if _group(layers[i]["node"]) != _group(layers[i - 1]["node"])],
+        "starts": [i for i in range(1, len(names)) if names[i] != names[i - 1]],
         "operators": [Part(op, 0, colour) for op, colour in _legend(layers, colours)],
         "costs": [(title, _groups(layers, key, colours)) for title, key in _COSTS.items()],
         "noisy": [noisy[:_LISTED], noisy[_LISTED:]],
-        "loudest": max((t["sqnr_db"] for t in noisy), default=1) or 1,
+        "loudest": max([1.0, *(t["sqnr_db"] for t in noisy)]),
     }
     return jinja.get_template("report.html.j2").render(facts)
 
 
-_COSTS = {"Instructions, expected": "instructions", "Weights, bytes": "weight_bytes"}
+_COSTS = {"Instructions, expected": "instructions", "Multiply-accumulates": "macs", "Weights, bytes": "weight_bytes"}
 
 
 def _plain(value: Any) -> Any:
@@ -144,20 +145,26 @@ def _region(region: _Facts, report: _Facts, colours: Mapping[str, str]) -> Bar:
     return Bar(region["name"], parts, region["bytes"])
 
 
-def _group(node: str) -> str:
-    """The layer of a network that a node belongs to, as exporters name it: up to the first folder with a number."""
-    *folders, _ = node.split("/")
-    for i, folder in enumerate(folders):
-        if re.search(r"\d$", folder):
-            return "/".join(folders[: i + 1])
-    return "/".join(folders) or node
+def _layers_of(nodes: Sequence[str]) -> list[str]:
+    """The layer of the network that each node belongs to, as exporters name it: up to the first folder with a number,
+    else its folder. A folder with most of the nodes is no layer; where nothing else is left, each node is.
+    """
+    paths = [node.split(";")[0].split("/") for node in nodes]  # TensorFlow Lite joins names of what it fused
+    crowd = Counter("/".join(path[:i]) for path in paths for i in range(1, len(path)))
+    found = []
+    for path in paths:
+        folders = ["/".join(path[:i]) for i in range(1, len(path))]
+        asked = [folder for folder in folders if re.search(r"\d$", folder)] + folders[-1:]
+        layers = [folder for folder in asked if folder and 2 * crowd[folder] <= len(nodes)]
+        found.append(layers[0] if layers else "/".join(path))
+    return found
 
 
 def _groups(layers: Sequence[_Facts], key: str, colours: Mapping[str, str]) -> list[Bar]:
     """A bar for each layer of the network, in the order in which they first run; the longest sets the scale."""
     found: dict[str, list[_Facts]] = {}
-    for layer in layers:
-        found.setdefault(_group(layer["node"]), []).append(layer)
+    for name, layer in zip(_layers_of([layer["node"] for layer in layers]), layers, strict=True):
+        found.setdefault(name, []).append(layer)
     parts = {name: _parts(group, key, colours) for name, group in found.items()}
     longest = max((sum(part.size for part in group) for group in parts.values()), default=0)
     return [Bar(name, group, longest) for name, group in parts.items() if group]

@@ -154,7 +154,7 @@ def test_without_tools_nothing_is_made_up(unmeasured: Facts) -> None:
 
 
 def test_calibration_is_said(built: tuple[Path, Facts], model: Path, tmp_path: Path) -> None:
-    assert "Accuracy was not measured" in Page(report_html.render(built[1])).text
+    assert ". Accuracy was not measured" in Page(report_html.render(built[1])).text
     rng = np.random.default_rng(1)
     np.savez(tmp_path / "real.npz", x=rng.normal(size=(9, 2, 32)).astype(np.float32))
     options = Options(calibration=tmp_path / "real.npz", method="percentile")
@@ -172,23 +172,30 @@ def test_what_was_traded_is_said(built: tuple[Path, Facts]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "group"),
+    ("nodes", "layers"),
     [
-        ("/m/bert/encoder/layer.0/attention/self/query/MatMul", "/m/bert/encoder/layer.0"),
-        ("/m/bert/embeddings/Add_1", "/m/bert/embeddings"),
-        ("/features/features.3/conv/conv.0/Conv", "/features/features.3"),
-        ("fc0", "fc0"),
-        ("", ""),
+        (
+            ["/m/emb/Add_1", *(f"/m/e/layer.{i}/{x}/MatMul" for i in range(3) for x in ("query", "out.0"))],
+            ["/m/emb", *(f"/m/e/layer.{i}" for i in range(3) for _ in range(2))],
+        ),
+        (
+            ["net_1/conv_1/Relu;net_1/conv_2/Conv", "net_1/conv_2/Relu", "Identity"],
+            ["net_1/conv_1", "net_1/conv_2", "Identity"],
+        ),
+        (["/m/layer.0/query/MatMul", "/m/layer.0/key/MatMul"], ["/m/layer.0/query", "/m/layer.0/key"]),
+        (["/m/Relu_1", "/m/Relu_2", "/m/Relu_2", ""], ["/m/Relu_1", "/m/Relu_2", "/m/Relu_2", ""]),
+        (["fc0"], ["fc0"]),
+        ([], []),
     ],
 )
-def test_layers_are_told_from_names(node: str, group: str) -> None:
-    assert report_html._group(node) == group
+def test_layers_are_told_from_names(nodes: list[str], layers: list[str]) -> None:
+    assert report_html._layers_of(nodes) == layers
 
 
 def test_many_operators_share_a_colour(built: tuple[Path, Facts]) -> None:
     made = json.loads(json.dumps(built[1]))
     layer = made["layers"][0]
-    made["layers"] += [{**layer, "node": f"more{i}", "op": f"op{i}", "weight_bytes": 0} for i in range(9)]
+    made["layers"] += [{**layer, "node": f"more{i}", "op": f"op{i}", "weight_bytes": 0, "macs": 0} for i in range(9)]
     text = Page(report_html.render(made)).text
     assert text.count("other operators:") == 9 - report_html._COLOURS + 1 and "op8" in text
 
