@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm2c import budget, measure, output, report
+from slm2c import budget, measure, output, report, report_html
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, Progress, compile_model, replace_folder, require_replaceable
 from slm2c.errors import CompileError
@@ -16,7 +16,8 @@ from slm2c.toolchain import cross_cc
 def build(
     model: Path, out: Path, board: Board, options: Options, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Compile `model` for `board` into the folder `out`; returns the report, which is there as report.json too.
+    """Compile `model` for `board` into the folder `out`; returns the report, which is there as
+    report.json and, with pictures, as report.html.
 
     Raises CompileError for whatever the user can mend; nothing is written then.
     """
@@ -29,6 +30,7 @@ def build(
         progress("measure", 0, 1)
         made.update(report.build(compiled, _footprint(folder, compiled)))
         report.write(folder, made)
+        report_html.write(folder, made)
 
     replace_folder(out, fill)
     return made

@@ -345,10 +345,11 @@ def report(folder: Path) -> None:
 
     Flash and SRAM, memory plan, layers by size, types and ranges of the tensors. --json has everything.
     """
-    from slm2c import report, summary
+    from slm2c import report, report_html, summary
 
     facts = report.read(folder)
-    _show(facts, lambda: summary.render(facts))
+    pictures = f"with pictures: {printable(str(folder / report_html.FILE))}"
+    _show(facts, lambda: f"{summary.render(facts)}\n\n{pictures}")
 
 
 @cli.command(epilog="Example: slm2c boards generic-m7-512k-4m")

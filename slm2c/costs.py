@@ -81,9 +81,16 @@ OTHER = 20
 
 def instructions(program: Program, tokens: int) -> int:
     """Expected instructions of a run on `tokens` tokens."""
-    return round(
-        sum(count * call_instructions(call, program.graph, rows) for call, rows, count in runs(program, tokens))
-    )
+    return round(sum(instructions_by_output(program, tokens).values()))
+
+
+def instructions_by_output(program: Program, tokens: int) -> dict[str, float]:
+    """The same by the output of the node whose kernel executes them."""
+    found: dict[str, float] = {}
+    for call, rows, count in runs(program, tokens):
+        output = call.node.outputs[0]
+        found[output] = found.get(output, 0.0) + count * call_instructions(call, program.graph, rows)
+    return found
 
 
 def call_instructions(call: KernelCall, graph: Graph, rows: int) -> float:
@@ -199,4 +206,12 @@ def tile_rows(rows: int, most: int) -> list[int]:
     return found
 
 
-__all__ = ["best_call", "call_instructions", "instructions", "runs", "tile_rows", "weight_bytes"]
+__all__ = [
+    "best_call",
+    "call_instructions",
+    "instructions",
+    "instructions_by_output",
+    "runs",
+    "tile_rows",
+    "weight_bytes",
+]

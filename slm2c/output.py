@@ -2,7 +2,7 @@
 
 <name>.h <name>.c     the model           <name>_blob.bin   weights, tokenizer, labels
 slm/                  the runtime         reference/        float and integer graph, samples: for validate and eval
-test/ host/           programs            slm2c.json        what this folder is; report.json what it costs
+test/ host/           programs            slm2c.json        what this folder is; report.* what it costs
 """
 
 from __future__ import annotations

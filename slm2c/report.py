@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, budget
+from slm2c import __version__, budget, costs
 from slm2c.board import Board
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
@@ -46,6 +46,8 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     plan, emitted, graph = lowered.plan, lowered.emitted, lowered.program.graph
     known = measured if isinstance(measured, Footprint) else None
     code = None if known is None else known.code
+    tokens = 1 if compiled.fused.interface is None else compiled.fused.interface.max_tokens
+    instructions = costs.instructions_by_output(lowered.program, tokens)
     kept = emitted.arena_bytes - plan.arena_bytes  # ids and scores of a text model, beside the plan
     return {
         "slm2c": __version__,
@@ -78,6 +80,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
                 "output": node.outputs[0],
                 "kernel": call.symbol or None,
                 "macs": macs,
+                "instructions": round(instructions.get(node.outputs[0], 0)),
                 "weight_bytes": emitted.weights.get(node.outputs[0], 0),
             }
             for node, call, macs in zip(graph.nodes, lowered.program.calls, _macs(graph), strict=True)

@@ -66,20 +66,24 @@ def _bytes(report: _Facts) -> list[Sequence[object]]:
         code = f"linked by {measured['compiler'].split(' ')[0]}, without C library"
         endless = measured["stack_unbounded"]
         stack = f"no bound: {endless[0]}" if endless else "at worst, without interrupts"
-    bound = sram["arena_lower_bound_bytes"]
-    if sram["arena_bytes"] == bound:
-        gap = "equal to its lower bound"
-    else:
-        gap = f"lower bound {bound:,}" + (", yet no smaller one exists" if report["memory"]["optimal"] else "")
     rows: list[Sequence[object]] = [
         ("flash", "blob", flash["blob_bytes"], ", ".join(f"{k} {v:,}" for k, v in flash["sections"].items())),
         ("", "code", _known(flash["code_bytes"]), code),
-        ("SRAM", "arena", sram["arena_bytes"], gap),
+        ("SRAM", "arena", sram["arena_bytes"], gap(report)),
         ("", "stack", _known(sram["stack_bytes"]), stack),
     ]
     if sram["caller_bytes"]:
         rows.append(("", "caller", sram["caller_bytes"], "inputs and outputs"))
     return rows
+
+
+def gap(report: _Facts) -> str:
+    """How far the arena is from the least that there is."""
+    sram = report["sram"]
+    bound = sram["arena_lower_bound_bytes"]
+    if sram["arena_bytes"] == bound:
+        return "equal to its lower bound"
+    return f"lower bound {bound:,}" + (", yet no smaller one exists" if report["memory"]["optimal"] else "")
 
 
 def _known(count: int | None) -> object:

@@ -81,6 +81,8 @@ def test_report_agrees_with_the_files(built: tuple[Path, dict[str, Any]]) -> Non
     assert made["sram"]["caller_bytes"] == 32 + 2 * 5  # int8 in, int16 out
     assert [layer["macs"] for layer in made["layers"]] == [32 * 48, 48 * 17, 17 * 5]
     assert made["model"]["macs"] == 32 * 48 + 48 * 17 + 17 * 5
+    instructions = [layer["instructions"] for layer in made["layers"]]
+    assert min(instructions) > 0 and abs(sum(instructions) - made["schedule"]["instructions"]) <= 3  # rounded each
     assert made["model"]["parameters"] == 32 * 48 + 48 + 48 * 17 + 17 + 17 * 5 + 5
     weights = sum(layer["weight_bytes"] for layer in made["layers"])
     assert 0 < made["flash"]["sections"]["weights"] - weights < 64  # the rest: scales of inputs and outputs
