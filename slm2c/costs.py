@@ -75,8 +75,8 @@ ELEMENT: Mapping[str, float] = {
 }
 """Instructions for an element of the output."""
 
-OTHER = 20
-"""The same for all other kernels: a guess."""
+OTHER_ELEMENT, OTHER_MAC = 20, 6
+"""For all other kernels, which are plain loops: for an element of the output, and for a multiplication. A guess."""
 
 
 def instructions(program: Program, tokens: int) -> int:
@@ -104,10 +104,11 @@ def call_instructions(call: KernelCall, graph: Graph, rows: int) -> float:
         return each + count * (row + channels * (output + mac * features))
     if attention := _of_family(ATTENTION, call.symbol):
         return _attention(attention, *numbers[_FIRST[call.symbol] :][:6])
-    element = _of_family(ELEMENT, call.symbol) or OTHER
     out = graph.tensors[call.node.outputs[0]]
-    tokens = out.token_axis is not None or call.part is not None
-    return element * (rows * out.size // out.shape[out.token_axis or 0] if tokens else out.size)
+    share = rows / out.shape[out.token_axis or 0] if out.token_axis is not None or call.part is not None else 1.0
+    if element := _of_family(ELEMENT, call.symbol):
+        return share * out.size * element
+    return share * (out.size * OTHER_ELEMENT + TABLE[call.node.op].macs(call.node, graph.tensors) * OTHER_MAC)
 
 
 def _packed(cost: Linear, rows: int, features: int, channels: int, _step: int, tile: int, *, table: bool) -> float:
