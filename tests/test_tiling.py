@@ -239,3 +239,19 @@ def test_random_graphs(seed: int) -> None:
         elif kind == "attention":
             found.append(net.attention(*(net.dense(x, net.width(x)) for _ in range(3)), 4))
     replay(net.graph(net.dense(found[-1], 8)))
+
+
+@pytest.mark.qemu
+def test_a_long_text_is_exact_on_the_emulated_board(tmp_path: Path) -> None:
+    """512 tokens in 224 KB, with heads in groups and the widest tiles that fit."""
+    path, board = tmp_path / "student.onnx", load_board("mps2-an500")
+    onnx.save(student(2, 128, 2, 512, 512, 100), path)
+    compiled = compile_model(path, board, Options(method="minmax", arena=224 * 1024))
+    assert compiled.lowered.chosen.tiling == Tiling(64, 2)
+    (tmp_path / "out").mkdir()
+    output.write(tmp_path / "out", compiled)
+    built = output.read(tmp_path / "out")
+    ids = np.random.default_rng(0).integers(0, 100, 512)
+    sample = {x: ids for x in built.float_graph.inputs}
+    rung = validate.qemu_rung(built.folder, built.name, built.graph, [sample], tmp_path, board)
+    assert rung.mismatches == 0 and rung.tensors > 20
