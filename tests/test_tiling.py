@@ -252,6 +252,6 @@ def test_a_long_text_is_exact_on_the_emulated_board(tmp_path: Path) -> None:
     output.write(tmp_path / "out", compiled)
     built = output.read(tmp_path / "out")
     ids = np.random.default_rng(0).integers(0, 100, 512)
-    sample = {x: ids for x in built.float_graph.inputs}
+    sample = dict.fromkeys(built.float_graph.inputs, ids)
     rung = validate.qemu_rung(built.folder, built.name, built.graph, [sample], tmp_path, board)
     assert rung.mismatches == 0 and rung.tensors > 20
