@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from slm2c.ir import Graph, Node
 from slm2c.ops import TABLE
 from slm2c.ops.attention import CACHE
-from slm2c.ops.base import Arg, KernelCall, Offset, Special, Target
+from slm2c.ops.base import GROUP, Arg, KernelCall, Offset, Special, Target
 
 if TYPE_CHECKING:
     from slm2c.schedule import Program
@@ -189,7 +189,7 @@ def runs(program: Program, tokens: int) -> list[tuple[KernelCall, int, int]]:
             continue
         if loop is None:
             found.append((call, tokens, 1))
-        elif loop.index == "group":
+        elif loop.index == GROUP:
             found.append((call, tokens, loop.size))
         else:
             found += [(call, rows, 1) for rows in tile_rows(_number(loop.rows, tokens), loop.size)]

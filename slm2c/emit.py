@@ -24,11 +24,11 @@ from slm2c import blob
 from slm2c.ir import Array, Graph, Tensor
 from slm2c.memory import MemoryPlan
 from slm2c.ops import TABLE
-from slm2c.ops.base import Arg, KernelCall, Offset, Special
+from slm2c.ops.base import ROW, Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
 from slm2c.resources import data_dir
 from slm2c.schedule import ALIGNMENT, Program
-from slm2c.tiling import ROW, Loop
+from slm2c.tiling import Loop
 
 _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
 _STRUCTS = {"layout": "slm_layout"}

@@ -20,7 +20,7 @@ from slm2c.memory import MemoryPlan
 from slm2c.ops.base import Target
 from slm2c.passes import Fused
 from slm2c.quantize import quantize
-from slm2c.schedule import Program, schedule
+from slm2c.schedule import ALIGNMENT, Program, schedule
 from slm2c.tiling import Tiling
 
 _ROWS = (16, 8, 4)
@@ -111,7 +111,7 @@ def schedules(
             tiling = Tiling(rows, groups)
             program = schedule(graph, target, tiling)
             plan = memory.plan(program.buffers)
-            arena = max(16, plan.arena_bytes + kept)
+            arena = max(ALIGNMENT, plan.arena_bytes + kept)
             yield Schedule(
                 tiling, program, plan, arena, costs.instructions(program, tokens), costs.weight_bytes(program, tokens)
             )

@@ -19,13 +19,12 @@ from slm2c.costs import best_call
 from slm2c.ir import DTYPES, Graph, Tensor
 from slm2c.memory import Buffer
 from slm2c.ops import TABLE
-from slm2c.ops.base import KernelCall, Target
+from slm2c.ops.base import ROW, KernelCall, Target
 from slm2c.order import order
-from slm2c.tiling import ROW, Loop, Tiling, group_loops, in_loop, row_loop, row_runs
+from slm2c.tiling import Loop, Tiling, group_loops, in_loop, row_loop, row_runs
 
 ALIGNMENT = 16
 """Of every buffer, in bytes: SLM_ALIGNMENT of runtime_c/slm.h."""
-
 
 _LONGEST = 12
 """Calls in a loop over rows, at most: what lies between more than these is never wide from end to end."""
@@ -92,6 +91,7 @@ def _row_loops(
     tiled = list(calls)
     for run in runs:
         for step in run:
+            # What a tile needs of memory does not depend on what else is in the loop.
             alone = row_loop(graph, range(step, step + 1), size)
             tiled[step] = in_loop(graph, graph.nodes[step], alone, target)
     peaks: dict[range, int] = {}

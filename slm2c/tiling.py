@@ -17,11 +17,8 @@ from dataclasses import dataclass, field, replace
 from slm2c.costs import best_call
 from slm2c.ir import Array, Graph, Node, Tensor
 from slm2c.ops import TABLE
-from slm2c.ops.base import Arg, KernelCall, Offset, Part, Special, Target, rows
+from slm2c.ops.base import GROUP, ROW, Arg, KernelCall, Offset, Part, Special, Target, rows
 from slm2c.ops.linear import TILE
-
-ROW, GROUP = "row", "group"
-"""Variables of the two kinds of loop in C."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +107,22 @@ def group_loops(graph: Graph, groups: int, target: Target) -> list[Loop]:
         (q, k, v), out = operands, node.outputs[0]
         fits = all(n.op == "linear" for n in projections) and graph.tensors[q].shape[1] == graph.tensors[out].shape[1]
         loop = Loop(last - 3, last, GROUP, count, 1, frozenset((k, v)), {q: out})
-        if count > 1 and fits and all(_divides(graph, n, loop, target) for n in (*projections, node)):
+        if count > 1 and fits and all(_in_groups(graph, n, loop, target) for n in (*projections, node)):
             found.append(loop)
     return found
 
 
 def in_loop(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
     """The call of a node in its loop."""
-    return (_in_rows if loop.index == ROW else _in_groups)(graph, node, loop, target)
+    call = (_in_rows if loop.index == ROW else _in_groups)(graph, node, loop, target)
+    assert call is not None, f"{node.name} cannot be divided"
+    return call
 
 
 def _in_rows(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
     names = _activations(graph, node)
-    tile = {x: replace(t, shape=(loop.size, t.shape[1]), token_axis=0) for x in names if (t := graph.tensors[x])}
+    whole = (graph.tensors[x] for x in names)
+    tile = {t.name: replace(t, shape=(loop.size, t.shape[1]), token_axis=0) for t in whole}
     call = best_call(node, replace(graph, tensors={**graph.tensors, **tile}), target)
 
     def argument(arg: Arg) -> Arg:
@@ -137,43 +137,31 @@ def _in_rows(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall
     return replace(call, args=tuple(argument(a) for a in call.args), part=part)
 
 
-def _in_groups(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall:
+def _in_groups(graph: Graph, node: Node, loop: Loop, target: Target) -> KernelCall | None:
+    """None unless the node's constants are those of its groups, one after the other, for a kernel of the same
+    arguments.
+    """
     attention, out = graph.nodes[loop.last], node.outputs[0]
     full = best_call(node, graph, target)
     sliced, values = _slice(graph, node, loop)
     call = best_call(sliced, values, target)
-    width, whole = values.tensors[out].shape[1], graph.tensors[out].shape[1]
-    spread = {attention.inputs[0], attention.outputs[0]}
-
-    def argument(arg: Arg) -> Arg:
-        if not isinstance(arg, str):
-            return arg
-        if arg in spread:
-            return Offset(arg, GROUP, graph.tensors[arg].shape[1] // loop.size)
-        some, every = _value(call, values, arg), _value(full, graph, arg)
-        return arg if some is None or every is None or some.size == every.size else Offset(arg, GROUP, some.size)
-
-    part = Part(rows(graph.tensors[out]), width, whole if out in spread else width, GROUP, width, whole)
-    args = tuple(argument(a) for a in call.args)
-    return replace(full, args=args, scratch=call.scratch, overwrites=(), part=part)
-
-
-def _divides(graph: Graph, node: Node, loop: Loop, target: Target) -> bool:
-    """Whether a node's constants are those of its groups, one after the other, for a kernel that takes the same
-    arguments.
-    """
-    full = best_call(node, graph, target)
-    sliced, values = _slice(graph, node, loop)
-    call = best_call(sliced, values, target)
+    spread = (attention.inputs[0], attention.outputs[0])
+    moved = {x: Offset(x, GROUP, graph.tensors[x].shape[1] // loop.size) for x in spread}
     if len(call.args) != len(full.args) or set(call.consts) != set(full.consts):
-        return False
+        return None
     for name in call.names:
         some, every = _value(call, values, name), _value(full, graph, name)
-        if some is not None and every is not None and (every.ravel()[: some.size] != some.ravel()).any():
-            return False
-        if some is not None and every is not None and every.size not in (some.size, some.size * loop.size):
-            return False
-    return True
+        if some is None or every is None:
+            continue
+        parts = every.size / some.size
+        if parts not in (1, loop.size) or (every.ravel()[: some.size] != some.ravel()).any():
+            return None
+        if parts > 1:
+            moved[name] = Offset(name, GROUP, some.size)
+    width, whole = values.tensors[out].shape[1], graph.tensors[out].shape[1]
+    part = Part(rows(graph.tensors[out]), width, whole if out in spread else width, GROUP, width, whole)
+    args = tuple(moved.get(a, a) if isinstance(a, str) else a for a in call.args)
+    return replace(full, args=args, scratch=call.scratch, overwrites=(), part=part)
 
 
 def _value(call: KernelCall, graph: Graph, name: str) -> Array | None:

@@ -15,9 +15,9 @@ from slm2c import memory
 from slm2c.costs import tile_rows
 from slm2c.ir import Array
 from slm2c.ops import TABLE
-from slm2c.ops.base import KernelCall
+from slm2c.ops.base import ROW, KernelCall
 from slm2c.schedule import Program
-from slm2c.tiling import ROW, Loop
+from slm2c.tiling import Loop
 
 
 class Replay:

@@ -19,14 +19,14 @@ from slm2c.core import Builder
 from slm2c.emit import Texts, emit
 from slm2c.errors import CompileError
 from slm2c.ir import Graph
-from slm2c.ops.base import Target
+from slm2c.ops.base import GROUP, ROW, Target
 from slm2c.order import order
 from slm2c.passes import fuse
 from slm2c.quantize import quantize, run_int
 from slm2c.samples import synthetic
 from slm2c.schedule import schedule
 from slm2c.students import student
-from slm2c.tiling import GROUP, ROW, Tiling
+from slm2c.tiling import Tiling
 from tests.replay import Replay
 
 BOARD = load_board("generic-m7-512k-4m")
@@ -194,10 +194,13 @@ def test_rows_that_become_longer_do_not_overtake() -> None:
 
 
 def test_a_narrow_operand_is_not_overwritten_by_a_wide_sum() -> None:
-    net = Net(1, 37, 32)
+    """It lies in the buffer of the wide tensor that it was made of, and is read for every element of its row."""
+    net = Net(1, 20, 64)
     keep = net.norm(net.x)
-    gate = net.dense(net.dense(keep, 32), 1)
-    replay(net.graph(net.dense(net.norm(net.b.op("add", [net.b.op("add", [keep, gate]), keep])), 8)))
+    gate = net.dense(net.dense(keep, 64), 1)
+    graph = net.graph(net.dense(net.norm(net.b.op("add", [net.b.op("add", [keep, gate]), keep])), 8))
+    assert [t.dtype for t in graph.tensors.values() if t.shape == (20, 1)] == ["i8"], "of the sum's type"
+    replay(graph)
 
 
 @pytest.mark.parametrize(

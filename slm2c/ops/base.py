@@ -34,6 +34,10 @@ class Special(Enum):
     ROWS = "rows"  # of the tile at hand, in a loop over tiles of rows, uint32_t
 
 
+ROW, GROUP = "row", "group"
+"""Variables in C of the two kinds of loop: over rows, and over groups of heads."""
+
+
 @dataclass(frozen=True)
 class Offset:
     """A tensor or constant in a loop: from `step` elements on for each unit of the loop's variable `index`."""
