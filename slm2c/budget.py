@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from slm2c.board import Board, list_boards, load_board
-from slm2c.emit import Texts, class_count
+from slm2c.emit import Texts, classifies_text
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Graph, Node
 from slm2c.lower import Lowered, most_tokens, target_of
@@ -38,7 +38,7 @@ class _Remedy:
 
 def caller_bytes(graph: Graph, texts: Texts) -> int:
     """Inputs and outputs, which the caller holds; 0 for a text model, whose ids and scores lie in the arena."""
-    if texts.tokenizer is not None and class_count(graph):
+    if classifies_text(graph, texts):
         return 0
     return sum(graph.tensors[x].nbytes for x in (*graph.inputs, *dict.fromkeys(graph.outputs)))
 

@@ -28,6 +28,7 @@ from slm2c.ops.base import ROW, Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
 from slm2c.resources import data_dir
 from slm2c.schedule import ALIGNMENT, Program
+from slm2c.text import shortened
 from slm2c.tiling import Loop
 
 _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
@@ -113,8 +114,12 @@ def class_count(graph: Graph) -> int:
 
 def text_bytes(graph: Graph, interface: Interface | None, texts: Texts) -> int:
     """What a text model keeps in the arena behind the plan: ids and scores."""
-    classes = _classes(graph, texts)
-    return 0 if texts.tokenizer is None or not classes else _ids_bytes(interface) + blob.pad(2 * classes)
+    return _ids_bytes(interface) + blob.pad(2 * class_count(graph)) if classifies_text(graph, texts) else 0
+
+
+def classifies_text(graph: Graph, texts: Texts) -> bool:
+    """Whether there is a function from text to class, so that no caller holds ids and scores."""
+    return texts.tokenizer is not None and class_count(graph) > 0
 
 
 def _classes(graph: Graph, texts: Texts) -> int:
@@ -315,7 +320,7 @@ class _Model:
         arguments = ", ".join(self._argument(call, a) for a in call.args)
         return {
             "comment": comment_text(
-                f"{_shortened(call.node.name or call.node.op)}: {call.node.op} -> [{shape}] {ctype}{scale}"
+                f"{shortened(call.node.name or call.node.op, 56, '...')}: {call.node.op} -> [{shape}] {ctype}{scale}"
             ),
             "declaration": declaration,
             "text": f"{call.symbol}({arguments});" if call.symbol else "",
@@ -481,11 +486,6 @@ class _Model:
         return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def _shortened(name: str, width: int = 56) -> str:
-    """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
-    return name if len(name) <= width else f"{name[: width // 2 - 3]}...{name[-width // 2 :]}"
-
-
 def _member(const: str, value: Array, kernel: str) -> _Member:
     suffix = re.sub(r"[^a-z0-9_]", "_", const.rsplit(".", 1)[-1])
     struct_name = _STRUCTS.get(suffix, f"{kernel}_params" if suffix == "params" else "")
@@ -541,4 +541,4 @@ def _runtime_files(symbols: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(files))
 
 
-__all__ = ["Emitted", "Texts", "comment_text", "emit", "is_identifier", "text_bytes"]
+__all__ = ["Emitted", "Texts", "classifies_text", "comment_text", "emit", "is_identifier", "text_bytes"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from slm2c.errors import printable
 from slm2c.packing import pack
+from slm2c.text import shortened
 
 EFFORT = 30_000
 """Steps of search, where first fit leaves a gap to the lower bound: a tenth of a millisecond each."""
@@ -200,7 +201,7 @@ def _table(order: Sequence[Placement], marks: Mapping[str, str], at_peak: set[Bu
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numbers = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells]
     room = COLUMNS - len(numbers[0]) - len("a *   ")
-    names = ["buffer", *(_shortened(printable(p.buffer.name), room) for p in order)]
+    names = ["buffer", *(shortened(printable(p.buffer.name), room) for p in order)]
     signs = ["   ", *(f"{marks[p.buffer.name]} {'*' if p.buffer in at_peak else ' '}" for p in order)]
     width = max(map(len, names))
     return [f"{sign} {name:<{width}}  {row}" for sign, name, row in zip(signs, names, numbers, strict=True)]
@@ -233,11 +234,6 @@ def _picture(order: Sequence[Placement], marks: Mapping[str, str], plan: MemoryP
     last = str(begin + steps - 1) if steps > 1 else ""
     axis = str(begin).ljust(max(width - len(last), 1)) + last
     return [*lines, f"{'step':>{label}}  {axis}".rstrip(), f"{'':>{label}}  {text}"]
-
-
-def _shortened(name: str, width: int) -> str:
-    """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
-    return name if len(name) <= width else f"{name[: width // 2]}…{name[len(name) - (width - width // 2 - 1) :]}"
 
 
 def _round_up(x: int, alignment: int) -> int:

@@ -66,3 +66,9 @@ def _fit(cell: str, width: int) -> str:
         return cell
     tail = (width - 2) * 2 // 3
     return f"{cell[: width - 2 - tail]}..{cell[len(cell) - tail :]}"
+
+
+def shortened(name: str, width: int, gap: str = "…") -> str:
+    """`name` with its middle left out if it is longer than `width`: exporters tell names apart at the end."""
+    end = width - width // 2 - len(gap)
+    return name if len(name) <= width else f"{name[: width // 2]}{gap}{name[len(name) - end :]}"

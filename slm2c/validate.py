@@ -163,14 +163,9 @@ def _compare(
 ) -> Rung:
     write_samples(work / "samples.bin", graph, samples)
     result = run()
-    if result.exit_code == 2:  # a status of init or run
-        raise CompileError(
-            Problem(rung, "", f"the C refuses to run: {result.output.strip()}", "build the folder again")
-        )
-    if result.exit_code == 3:  # a file that it cannot read or write
-        raise CompileError(
-            Problem(rung, "", f"the validation program says: {result.output.strip()}", "build the folder again")
-        )
+    # 2: a status of init or run; 3: a file that the program cannot read or write.
+    if fact := {2: "the C refuses to run", 3: "the validation program says"}.get(result.exit_code):
+        raise CompileError(Problem(rung, "", f"{fact}: {result.output.strip()}", "build the folder again"))
     if result.exit_code != 0:
         raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
     numbers = tensor_numbers(graph)
