@@ -185,8 +185,8 @@ static void score_one(const work_t *w, const slm_attention_terms *terms, const i
             sums[0] = slm_smlad(slm_sxtb16_ror8(a), (uint32_t)odd, sums[0]);
             sums[1] = slm_smlad(slm_sxtb16_ror8(b), (uint32_t)odd, sums[1]);
         }
-        w->scores[j] = slm_smmlar(slm_shift_left(sums[0], scale.shift), scale.inverse, 0);
-        w->scores[j + 1u] = slm_smmlar(slm_shift_left(sums[1], scale.shift), scale.inverse, 0);
+        w->scores[j] = slm_smmlar(slm_shift_left(sums[0], scale.shift), scale.inverse, SLM_SCORE_OFFSET);
+        w->scores[j + 1u] = slm_smmlar(slm_shift_left(sums[1], scale.shift), scale.inverse, SLM_SCORE_OFFSET);
     }
 }
 
@@ -311,7 +311,7 @@ void slm_attention_dsp_s8(void *scratch, const slm_attention_params *params, con
     };
     const work_t w = divide_scratch(scratch, &dims);
     const slm_mean_scale scale = {params->shift, params->multiplier};
-    const slm_attention_terms of_scores = {{scale, scale}, 0, {{0}}};
+    const slm_attention_terms of_scores = {{scale, scale}, SLM_SCORE_OFFSET, {{0}}};
     const uint32_t first = causal != 0u ? keys - rows : 0u; /* token of the first query */
     const int8_t *held = NULL;                              /* keys of the head that is there as a whole */
     for (uint32_t h = 0; h < heads; h++) {

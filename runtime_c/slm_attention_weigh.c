@@ -3,74 +3,80 @@
 #include "slm_dsp.h"
 #include <stddef.h>
 
-/* A score that weighs 0 beside any other: those are within 2^29 + 2^15. */
-#define MASKED (-(INT32_C(1) << 30))
+/*
+ * A maximum in two instructions: the largest score so far is kept less 2^31, so that QSUB of a score saturates at -2^31
+ * unless that score is smaller. Hence scores must not be negative.
+ */
+#define NO_SCORE INT32_MIN
 
-/* The larger one. */
-SLM_INLINE int32_t larger(int32_t a, int32_t b)
+/* A score that weighs 0 beside any other. Not 0: for that, compilers call memset. */
+#define MASKED 1
+
+SLM_INLINE int32_t larger(int32_t largest, int32_t score)
 {
-    return a > b ? a : b;
+    return score + slm_qsub(largest, score);
 }
 
 static inline int32_t add_bias(int32_t *s, const int16_t *bias, uint32_t count)
 {
-    int32_t maximum = INT32_MIN;
+    int32_t largest = NO_SCORE;
     for (const int32_t *end = s + count; s != end; s++, bias++) {
         *s += *bias;
-        maximum = larger(maximum, *s);
+        largest = larger(largest, *s);
     }
-    return maximum;
+    return largest;
 }
 
-static inline int32_t largest(const int32_t *s, uint32_t count)
+static inline int32_t largest_of(const int32_t *s, const int32_t *end, uint32_t odd)
 {
-    const int32_t *end = s + count;
-    int32_t maximum = INT32_MIN;
-    for (uint32_t i = 0; i < count % 4u; i++) {
-        maximum = larger(maximum, *s++);
+    int32_t largest = NO_SCORE;
+    int32_t a, b, c, d;
+    if (odd != 0u) {
+        slm_ldrd_next(&s, &a, &b);
+        largest = larger(larger(largest, a), b);
     }
-    for (; s != end; s += 4) {
-        int32_t a, b, c, d;
-        slm_ldrd(s, 0, &a, &b);
-        slm_ldrd(s, 1, &c, &d);
-        maximum = larger(larger(larger(larger(maximum, a), b), c), d);
+    while (s != end) {
+        slm_ldrd_next(&s, &a, &b);
+        slm_ldrd_next(&s, &c, &d);
+        largest = larger(larger(larger(larger(largest, a), b), c), d);
     }
-    return maximum;
+    return largest;
 }
 
-/* slm_exp2(from - 256 - score): with one halving more, of twice as much, there is always a bit that LSRS rounds by. */
-SLM_INLINE uint32_t weight(int32_t from, int32_t score)
-{
-    uint32_t steps = slm_usat13(from - score);
-    return slm_lsr_round(slm_exp2_table[steps & 255u], steps >> 8);
-}
-
+/*
+ * The weights of two scores, `from` being the largest one + 256: with one halving more, of twice as much, there is always
+ * a bit that LSRS rounds by. 31 halvings leave 0, whatever the steps between them.
+ */
 SLM_INLINE uint32_t weights_of(int32_t from, int32_t even, int32_t odd)
 {
-    return slm_pack_lower(weight(from, even), weight(from, odd));
+    const int32_t below = from - even;
+    const int32_t above = from - odd;
+    const uint32_t high = slm_lsr_round(slm_exp2_table[(uint32_t)above & 255u], slm_usat5_asr8(above));
+    return slm_lsr_round_below(slm_exp2_table[(uint32_t)below & 255u], slm_usat5_asr8(below), high);
 }
 
 uint32_t slm_attention_weigh(int32_t *scores, const int16_t *bias, uint32_t visible, uint32_t *weights, uint32_t step,
                              uint32_t words)
 {
-    const int32_t from = 256 + (bias != NULL ? add_bias(scores, bias, visible) : largest(scores, visible));
-    const int32_t *const end = scores + 2u * words;
+    int32_t *const end = scores + 2u * words;
     for (int32_t *s = scores + visible; s < end; s++) {
         *s = MASKED;
     }
+    const int32_t largest = bias != NULL ? add_bias(scores, bias, visible) : largest_of(scores, end, words % 2u);
+    const int32_t from = (int32_t)((uint32_t)largest + (UINT32_C(1) << 31) + 256u);
     const int32_t *s = scores;
     uint32_t *w = weights;
     int32_t sum = 0;
+    int32_t a, b, c, d;
     if (words % 2u != 0u) {
-        *w = weights_of(from, s[0], s[1]);
+        slm_ldrd_next(&s, &a, &b);
+        *w = weights_of(from, a, b);
         sum = slm_smlad(*w, 0x00010001u, sum);
         w += step;
-        s += 2;
     }
-    for (; s != end; s += 4) {
-        int32_t a, b, c, d;
-        slm_ldrd(s, 0, &a, &b);
-        slm_ldrd(s, 1, &c, &d);
+    while (s != end) {
+        slm_ldrd_next(&s, &a, &b);
+        slm_ldrd_next(&s, &c, &d);
         uint32_t first = weights_of(from, a, b);
         uint32_t second = weights_of(from, c, d);
         sum = slm_smlad(first, 0x00010001u, sum);

@@ -7,10 +7,13 @@
 
 #include <stdint.h>
 
+/** Added to scores: they are within 2^29 + 2^15. */
+#define SLM_SCORE_OFFSET (INT32_C(1) << 30)
+
 /**
  * \brief Turns the scores of a query into weights, two in a word, the one of the even key below.
  *
- * \param[in,out] scores  [2 * words] in steps of the exponent, within 2^29; those behind the visible keys do not count
+ * \param[in,out] scores  [2 * words] SLM_SCORE_OFFSET + steps of the exponent; those behind the visible keys do not count
  * \param[in]     bias    [visible] what is added to the scores, or null
  * \param[in]     visible keys, at least 1
  * \param[out]    weights [words], 0 behind the visible keys; may be the scores, or lie below them

@@ -194,15 +194,39 @@ SLM_INLINE uint32_t slm_lsr_round(uint32_t value, uint32_t shift)
 #endif
 }
 
-/** \brief USAT to 13 bits: value limited to [0, 8191]. */
-SLM_INLINE uint32_t slm_usat13(int32_t value)
+/** \brief slm_lsr_round with the lower half of `high` above, of a result below 2^16: the ADC adds both. */
+SLM_INLINE uint32_t slm_lsr_round_below(uint32_t value, uint32_t shift, uint32_t high)
+{
+#if SLM_DSP
+    __asm("lsrs %0, %0, %1\n\tadc %0, %0, %2, lsl #16" : "+&r"(value) : "r"(shift), "r"(high) : "cc");
+    return value;
+#else
+    return slm_lsr_round(value, shift) + (high << 16);
+#endif
+}
+
+/** \brief USAT to 5 bits of value >> 8. */
+SLM_INLINE uint32_t slm_usat5_asr8(int32_t value)
 {
 #if SLM_DSP
     uint32_t result;
-    __asm("usat %0, #13, %1" : "=r"(result) : "r"(value));
+    __asm("usat %0, #5, %1, asr #8" : "=r"(result) : "r"(value));
     return result;
 #else
-    return (uint32_t)slm_clamp(value, 0, 8191);
+    return (uint32_t)slm_clamp(value >> 8, 0, 31);
+#endif
+}
+
+/** \brief QSUB: a - b, limited to 32 bits. */
+SLM_INLINE int32_t slm_qsub(int32_t a, int32_t b)
+{
+#if SLM_DSP
+    int32_t result;
+    __asm("qsub %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    const int64_t difference = (int64_t)a - b;
+    return (int32_t)(difference < INT32_MIN ? INT32_MIN : difference > INT32_MAX ? INT32_MAX : difference);
 #endif
 }
 
@@ -216,6 +240,19 @@ SLM_INLINE void slm_ldrd(const int32_t *words, int32_t pair, int32_t *first, int
 #else
     *first = words[2 * pair];
     *second = words[2 * pair + 1];
+#endif
+}
+
+/** \brief LDRD: two words, and on to the ones behind. */
+SLM_INLINE void slm_ldrd_next(const int32_t **words, int32_t *first, int32_t *second)
+{
+#if SLM_DSP
+    const int32_t *from = *words;
+    __asm("ldrd %0, %1, [%2], #8" : "=r"(*first), "=r"(*second), "+r"(*words) : "m"(from[0]), "m"(from[1]));
+#else
+    *first = (*words)[0];
+    *second = (*words)[1];
+    *words += 2;
 #endif
 }
 

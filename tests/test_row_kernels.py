@@ -21,14 +21,21 @@ SEED = 20240307
 
 
 def attention_case(
-    rng: np.random.Generator, rows: int, keys: int, heads: int, kv_heads: int, size: int, v_size: int
+    rng: np.random.Generator,
+    rows: int,
+    keys: int,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    v_size: int,
+    factor: float = 1.0,
 ) -> Case:
-    """With a causal mask and a bias, or not, by chance; scores of all sizes."""
+    """With a causal mask and a bias, or not, by chance; scores of all sizes, times a factor."""
     causal = rows <= keys and bool(rng.random() < 0.4)
     bias_heads = int(rng.choice([0, 0, 1, heads])) if keys < 100 else 0
-    attrs = {"heads": heads, "kv_heads": kv_heads, "scale": size**-0.5, "causal": causal}
+    attrs = {"heads": heads, "kv_heads": kv_heads, "scale": factor * size**-0.5, "causal": causal}
     shapes = {"q": (rows, heads * size), "k": (keys, kv_heads * size), "v": (keys, kv_heads * v_size)}
-    name = f"attention {rows} {keys} {heads}/{kv_heads} {size} {v_size} {causal} {bias_heads}"
+    name = f"attention {rows} {keys} {heads}/{kv_heads} {size} {v_size} {causal} {bias_heads} {factor}"
     node = Node("attention", name, ("q", "k", "v", "bias" if bias_heads else ""), ("y",), attrs)
     spread = 10 ** rng.uniform(-2, 1)
     feeds = {x: (rng.normal(size=shape) * spread).astype(np.float32) for x, shape in shapes.items()}
@@ -56,6 +63,8 @@ def attention_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
         yield attention_case(rng, rows, keys, 2, 1, 64, 64)
     yield attention_case(rng, 5, 6, 1, 1, 1100, 4)  # a quad of keys is more than the cache
     yield attention_case(rng, 5, 6, 1, 1, 4, 2000)
+    for n in range(4, 8):
+        yield attention_case(rng, n, n, 2, 1, 8, 8, factor=1e9)  # scores reach their limit
 
 
 def layernorm_cases(rng: np.random.Generator, count: int) -> Iterator[Case]:
@@ -163,6 +172,25 @@ def test_random_shapes_on_cortex_m(board: str, tmp_path: Path) -> None:
         return toolchain.run_qemu(image.elf, chosen, cwd=tmp_path)
 
     check_c(tmp_path, [trial for name in CASES for trial in trials_of(name, 8)] + list(strided_trials(2)), run)
+
+
+def weigh_sources() -> list[Path]:
+    runtime = data_dir("runtime_c")
+    check = Path(__file__).parent / "c" / "weigh_check.c"
+    return [check, runtime / "slm_attention_weigh.c", runtime / "slm_attention_row.c"]
+
+
+def test_weights_of_all_differences(tmp_path: Path) -> None:
+    result = run_sanitized(tmp_path)(weigh_sources())
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("opt", ["-O0", "-Os", "-O2", "-O3"])
+def test_weights_of_all_differences_on_cortex_m(opt: str, tmp_path: Path) -> None:
+    board, includes = load_board("mps2-an500"), [data_dir("runtime_c")]
+    image = toolchain.build_firmware(weigh_sources(), board, tmp_path / "weigh.elf", includes=includes, extra=[opt])
+    assert toolchain.run_qemu(image.elf, board).exit_code == 0
 
 
 @pytest.mark.parametrize("size, v_size", [(4, 4), (32, 32), (64, 64), (64, 8), (2048, 4)])
