@@ -63,7 +63,7 @@ class Attention:
 
 
 ATTENTION: Mapping[str, Attention] = {
-    "slm_attention_dsp": Attention(1.64, 338, 14.9, 0.673, 3.84),
+    "slm_attention_dsp": Attention(1.64, 338, 11.9, 0.673, 3.84),
     "slm_attention": Attention(0, 1035, 1, 6.2, 0),
 }
 
