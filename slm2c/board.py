@@ -29,6 +29,17 @@ MemoryKind = Literal["flash", "sram", "tcm"]
 Architecture = Literal["arm", "riscv"]
 """arm: an M-profile core, from Armv7-M on; riscv: RV32."""
 
+ConsoleKind = Literal["semihosting", "cmsdk-uart", "nrf-uarte", "ns16550", "pl011", "stm32-usart-v1", "stm32-usart-v2"]
+"""A driver in templates/image/: console_<kind>.c, `-` as `_`."""
+
+_WORD = 0xFFFF_FFFF
+
+NRF_BAUD_RATES = (9600, 115_200, 1_000_000)
+"""Baud rates of templates/image/console_nrf_uarte.c, which takes them from a table."""
+
+BAUD_TOLERANCE = 0.02
+"""How far off a baud rate may be: with ten bits a frame, half a bit is 5 %, for both ends together."""
+
 STACK_GUARD = 256
 """Bytes at the stack's low end that the start-up code makes inaccessible; see port_arm.c."""
 
@@ -100,6 +111,42 @@ class Emulator:
 
 
 @dataclass(frozen=True)
+class Console:
+    """Where an image prints and reads: a UART with its registers at `base`, or the debugger (semihosting).
+
+    `clock_hz` is what feeds the UART, from which its divider makes `baud`, once `Board.setup` is done; an nRF UARTE
+    has its own.
+    """
+
+    kind: ConsoleKind = "semihosting"
+    base: int | None = None
+    clock_hz: int | None = None
+    baud: int = 115_200
+
+
+@dataclass(frozen=True)
+class Step:
+    """One access to a register: the bits of `mask` become those of `value`, or, if `wait`, are waited for.
+
+    A mask of all ones is a plain store. `what` says why, after the register's name, and becomes a comment of the C.
+    """
+
+    what: str
+    address: int
+    value: int
+    mask: int = _WORD
+    wait: bool = False
+
+
+@dataclass(frozen=True)
+class Programmer:
+    """The tool that writes an image to the board; `script` is a board's file that OpenOCD brings."""
+
+    tool: Literal["openocd", "picotool"]
+    script: str | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """One target.
 
@@ -107,7 +154,8 @@ class Board:
     `flags` select the core for GCC and clang. `stack_size` bytes of
     the stack's region are kept for the stack, of which the lowest STACK_GUARD catch an overflow. A board that
     QEMU does not have names in `emulated_by` one with the same core on which its code can run. `boot_block` are words
-    behind the vector table, without which a boot ROM does not start an image.
+    behind the vector table, without which a boot ROM does not start an image. `setup` is what the start-up code does
+    before it touches a memory: clocks and pins of the console, a serial flash that is to be read in place.
     """
 
     name: str
@@ -122,6 +170,9 @@ class Board:
     emulator: Emulator | None = None
     emulated_by: str | None = None
     boot_block: tuple[int, ...] = ()
+    console: Console = Console()
+    setup: tuple[Step, ...] = ()
+    programmer: Programmer | None = None
 
     @property
     def architecture(self) -> Architecture:
@@ -285,8 +336,11 @@ def _check(board: Board) -> list[str]:
     found.extend(
         f"boot_block[{i}]: {word:#x} is not a 32-bit word"
         for i, word in enumerate(board.boot_block)
-        if not 0 <= word < 1 << 32
+        if not 0 <= word <= _WORD
     )
+    found.extend(_check_console(board.console))
+    found.extend(f"setup[{i}].{fact}" for i, step in enumerate(board.setup) for fact in _check_step(step))
+    found.extend(_check_programmer(board.programmer))
     if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
         found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")
     found.extend(_check_architecture(board))
@@ -337,6 +391,61 @@ def _check_architecture(board: Board) -> list[str]:
     if (hz := timer.get("timer_hz")) and hz > 0 and 1_000_000_000 % hz:
         found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
     return found
+
+
+def baud_rate(console: Console) -> float | None:
+    """What a driver that divides `clock_hz` makes of `baud`; None if the clock is too slow for it."""
+    clock, parts, least = console.clock_hz or 0, 1.0, 16
+    if console.kind == "pl011":
+        parts, least = 4, 64  # in 64ths of 16 cycles
+    elif console.kind == "ns16550":
+        parts, least = 1 / 16, 1
+    divisor = int(clock * parts / console.baud + 0.5)
+    return clock * parts / divisor if divisor >= least else None
+
+
+def _check_console(console: Console) -> Iterator[str]:
+    """A UART needs an address and a clock; a debugger has neither."""
+    semihosting, own_clock = console.kind == "semihosting", console.kind in ("semihosting", "nrf-uarte")
+    for key, absent in (("base", semihosting), ("clock_hz", own_clock)):
+        value = getattr(console, key)
+        if absent and value is not None:
+            yield f"console.{key}: {console.kind} has none; leave it out"
+        elif not absent and value is None:
+            yield f"console.{key}: missing; a {console.kind} needs it"
+    if console.base is not None and (console.base % 4 or not 0 <= console.base <= _WORD):
+        yield f"console.base: {console.base:#x} is not the address of a 32-bit register"
+    if console.baud <= 0:
+        yield f"console.baud: {console.baud} is not greater than 0"
+    elif console.kind == "nrf-uarte":
+        if console.baud not in NRF_BAUD_RATES:
+            yield f"console.baud: {console.baud} is not one of {', '.join(map(str, NRF_BAUD_RATES))}, as nrf-uarte wants"
+    elif console.clock_hz is not None:
+        rate = baud_rate(console)
+        if rate is None or abs(rate / console.baud - 1) > BAUD_TOLERANCE:
+            got = "too fast" if rate is None else f"{rate:,.0f} at best"
+            yield f"console.baud: {console.baud} is {got} for {console.kind} at this clock"
+
+
+def _check_step(step: Step) -> Iterator[str]:
+    """Words, at the address of one; and a remark that stays in its comment."""
+    if step.address % 4 or not 0 <= step.address <= _WORD:
+        yield f"address: {step.address:#x} is not the address of a 32-bit register"
+    if not 0 < step.mask <= _WORD:
+        yield f"mask: {step.mask:#x} is not a 32-bit word with a bit set"
+    elif step.value & ~step.mask:
+        yield f"value: {step.value:#x} has bits outside the mask {step.mask:#x}"
+    if not re.fullmatch(r"[ -~]+", step.what) or re.search(r"\*/|/\*|\\|\?\?", step.what):
+        yield f"what: {step.what!r} is not one line of plain text, fit for a C comment"
+
+
+def _check_programmer(programmer: Programmer | None) -> Iterator[str]:
+    if programmer is None:
+        return
+    if (programmer.tool == "openocd") != (programmer.script is not None):
+        yield "programmer.script: openocd needs one, such as board/st_nucleo_f7.cfg; other tools have none"
+    elif programmer.script is not None and not re.fullmatch(r"[A-Za-z0-9_./-]+", programmer.script):
+        yield f"programmer.script: {programmer.script!r} may hold letters, digits, '.', '_', '/' and '-' only"
 
 
 def _placed(placement: Placement) -> Iterator[tuple[str, str]]:

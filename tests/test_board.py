@@ -130,6 +130,10 @@ NO_PLACEMENT = re.sub(r"^\[placement\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULT
 NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTILINE)
 
 
+UART = "[console]\nkind = {}\nbase = {}\nclock_hz = {}\n[emulator]"
+SETUP = 'setup = [{{ what = "{}", address = {}, mask = {}, value = {} }}]\nstack_size'
+
+
 @pytest.mark.parametrize(
     "old, new, message",
     [
@@ -176,6 +180,34 @@ NO_EMULATOR = re.sub(r"^\[emulator\]\n(?:.+\n)+", "", REFERENCE, flags=re.MULTIL
         ("timer =", 'cpu = "rv32 -S"\ntimer =', "emulator.cpu: 'rv32 -S' may hold"),
         ("25_000_000", "30_000_000", "emulator.timer_hz: a tick must be a whole number"),
         ("[emulator]", "[emulators]", "emulators: unknown key; did you mean 'emulator'?"),
+        ("[emulator]", UART.format('"uart"', 0, 1), "console.kind: 'uart' is not one of semihosting, cmsdk-uart"),
+        ("[emulator]", UART.format('"pl011"', 2, 1_000_000_000), "console.base: 0x2 is not the address of a 32-bit"),
+        (
+            "[emulator]",
+            '[console]\nkind = "pl011"\nbase = 4\n[emulator]',
+            "console.clock_hz: missing; a pl011 needs it",
+        ),
+        ("[emulator]", "[console]\nbase = 4\n[emulator]", "console.base: semihosting has none; leave it out"),
+        ("[emulator]", UART.format('"nrf-uarte"', 4, 1), "console.clock_hz: nrf-uarte has none; leave it out"),
+        ("[emulator]", UART.format('"cmsdk-uart"', 4, 1_000_000), "console.baud: 115200 is too fast for cmsdk-uart"),
+        ("[emulator]", UART.format('"ns16550"', 4, 4_000_000), "console.baud: 115200 is 125,000 at best for ns16550"),
+        ("[emulator]", "[console]\nbaud = 0\n[emulator]", "console.baud: 0 is not greater than 0"),
+        (
+            "[emulator]",
+            '[console]\nkind = "nrf-uarte"\nbase = 4\nbaud = 4800\n[emulator]',
+            "console.baud: 4800 is not one of 9600, 115200, 1000000",
+        ),
+        ("stack_size", SETUP.format("x", 2, 1, 1), "setup[0].address: 0x2 is not the address of a 32-bit register"),
+        ("stack_size", SETUP.format("x", 4, 1, 3), "setup[0].value: 0x3 has bits outside the mask 0x1"),
+        ("stack_size", SETUP.format("x", 4, 0, 0), "setup[0].mask: 0x0 is not a 32-bit word with a bit set"),
+        ("stack_size", SETUP.format("a */ b", 4, 1, 1), "setup[0].what: 'a */ b' is not one line of plain text"),
+        ("[emulator]", '[programmer]\ntool = "openocd"\n[emulator]', "programmer.script: openocd needs one"),
+        ("[emulator]", '[programmer]\ntool = "dfu"\n[emulator]', "programmer.tool: 'dfu' is not one of openocd"),
+        (
+            "[emulator]",
+            '[programmer]\ntool = "openocd"\nscript = "x\'; y"\n[emulator]',
+            'programmer.script: "x\'; y" may hold letters',
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(tmp_path: Path, old: str, new: str, message: str) -> None:
