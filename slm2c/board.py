@@ -41,7 +41,7 @@ BAUD_TOLERANCE = 0.02
 """How far off a baud rate may be: with ten bits a frame, half a bit is 5 %, for both ends together."""
 
 STACK_GUARD = 256
-"""Bytes at the stack's low end that the start-up code makes inaccessible; see port_arm.c."""
+"""Bytes at the stack's low end that the start-up code makes inaccessible; see start_arm.c."""
 
 
 @dataclass(frozen=True)
@@ -419,7 +419,8 @@ def _check_console(console: Console) -> Iterator[str]:
         yield f"console.baud: {console.baud} is not greater than 0"
     elif console.kind == "nrf-uarte":
         if console.baud not in NRF_BAUD_RATES:
-            yield f"console.baud: {console.baud} is not one of {', '.join(map(str, NRF_BAUD_RATES))}, as nrf-uarte wants"
+            rates = ", ".join(map(str, NRF_BAUD_RATES))
+            yield f"console.baud: {console.baud} is not one of {rates}"
     elif console.clock_hz is not None:
         rate = baud_rate(console)
         if rate is None or abs(rate / console.baud - 1) > BAUD_TOLERANCE:

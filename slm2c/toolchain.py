@@ -78,7 +78,7 @@ class ToolError(AssertionError):
 @dataclass(frozen=True)
 class CrossTools:
     """What builds and runs images for an architecture. `prefix` is that of the compiler's tools, which the environment
-    variable `variable` overrides; packages are Debian's; `port` is the start-up code's part in templates/firmware.
+    variable `variable` overrides; packages are Debian's; `start` and `port` are its files in templates/firmware.
     """
 
     prefix: str
@@ -87,6 +87,7 @@ class CrossTools:
     qemu: str
     qemu_package: str
     qemu_options: tuple[str, ...]
+    start: str
     port: str
 
 
@@ -98,6 +99,7 @@ TOOLS: Mapping[Architecture, CrossTools] = {
         qemu="qemu-system-arm",
         qemu_package="qemu-system-arm",
         qemu_options=(),
+        start="start_arm.c",
         port="port_arm.c",
     ),
     "riscv": CrossTools(
@@ -107,6 +109,7 @@ TOOLS: Mapping[Architecture, CrossTools] = {
         qemu="qemu-system-riscv32",
         qemu_package="qemu-system-misc",
         qemu_options=("-bios", "none"),
+        start="start_riscv.c",
         port="port_riscv.c",
     ),
 }
@@ -239,7 +242,9 @@ def build_firmware(
         name = {"cmsdk-timer": "SLM_PORT_CMSDK_TIMER", "fpgaio": "SLM_PORT_FPGAIO"}[emulator.timer_kind]
         timer = [f"{name}={emulator.timer:#x}u", f"SLM_PORT_TICK={emulator.instructions_per_tick}u"]
     compiler = [cc, *WARNINGS, *flags, "-ffunction-sections", "-fdata-sections", "-fcallgraph-info=su"]
-    sources = [*sources, port / "port_semihosting.c", port / TOOLS[board.architecture].port]
+    tools = TOOLS[board.architecture]
+    own = ("port_semihosting.c", tools.port, "start.c", tools.start)
+    sources = [*sources, *(port / name for name in own)]
     objects = _compile(compiler, sources, folder, [port, *includes], [*timer, *defines], extra)
     inputs = [str(path) for path in objects.values()]
     if blob is not None:
@@ -270,13 +275,20 @@ def build_firmware(
 
 def _linker_scripts(board: Board) -> Iterator[str]:
     """firmware.ld for each way to place arena and hot kernels, the best first."""
+    for hot in dict.fromkeys((board.placement.hot, None)):
+        for arena in board.placement.arena:
+            yield linker_script(board, "test and validation images", arena, hot, "*-{}*.o")
+
+
+def linker_script(board: Board, what: str, arena: str, hot: str | None, kernel: str) -> str:
+    """templates/firmware/firmware.ld.j2 with the arena in region `arena` and hot kernels in `hot`, if any.
+
+    `kernel` is how an object is called that is compiled from a file of HOT_KERNELS, which stands for {}.
+    """
     jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     source = data_dir("templates") / "firmware" / "firmware.ld.j2"
-    template, place = jinja.from_string(source.read_text(encoding="utf-8")), board.placement
-    kernels = " ".join(f"*-{name}*.o" for name in HOT_KERNELS)
-    for hot in dict.fromkeys((place.hot, None)):
-        for arena in place.arena:
-            yield template.render(board=board, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=kernels)
+    template, kernels = jinja.from_string(source.read_text(encoding="utf-8")), map(kernel.format, HOT_KERNELS)
+    return template.render(board=board, what=what, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=" ".join(kernels))
 
 
 def run_host(

@@ -1,17 +1,12 @@
 /**
  * \file port_semihosting.c
  * \brief slm_port.h on a bare core whose debugger or emulator answers semihosting requests ("Semihosting for AArch32 and
- *        AArch64", Arm 2.0; RISC-V takes the operations over): files, command line, start of main.
+ *        AArch64", Arm 2.0; RISC-V takes the operations over): files, command line, what runs before main.
  */
 #include "port_core.h"
 
 #include <stddef.h>
 #include <string.h>
-
-/* From firmware.ld. */
-extern const uint8_t slm_data_load[], slm_hot_load[];
-extern uint8_t slm_data_start[], slm_data_end[], slm_hot_start[], slm_hot_end[];
-extern uint8_t slm_bss_start[], slm_bss_end[], slm_arena_start[], slm_arena_end[];
 
 #define MAX_ARGS 16
 
@@ -104,33 +99,26 @@ static int arguments(char *line, uint32_t size, char **argv)
     return argc;
 }
 
-/** Two symbols of the linker are no array, so their difference is taken as numbers. */
-static uint32_t bytes(const uint8_t *from, const uint8_t *to)
+void slm_setup(void)
 {
-    return (uintptr_t)to - (uintptr_t)from;
 }
 
-__attribute__((used)) _Noreturn void slm_start(void)
+void slm_print(const char *text)
+{
+    slm_port_print(text);
+}
+
+_Noreturn void slm_exit(int code)
+{
+    slm_port_exit(code);
+}
+
+_Noreturn void slm_program(void)
 {
     static char line[512];
     static char *argv[MAX_ARGS + 1];
-    slm_core_init();
-    (void)memcpy(slm_hot_start, slm_hot_load, bytes(slm_hot_start, slm_hot_end));
-    (void)memcpy(slm_data_start, slm_data_load, bytes(slm_data_start, slm_data_end));
-    (void)memset(slm_bss_start, 0, bytes(slm_bss_start, slm_bss_end));
-    (void)memset(slm_arena_start, 0, bytes(slm_arena_start, slm_arena_end));
-    slm_core_start();
+    slm_port_start_counter();
     const int argc = arguments(line, sizeof line, argv);
     slm_port_stack_paint();
     slm_port_exit(main(argc, argv));
-}
-
-void slm_core_print_hex(const char *label, uint32_t value)
-{
-    char text[] = "0x00000000";
-    for (int i = 9; value != 0u; i--, value >>= 4) {
-        text[i] = "0123456789abcdef"[value & 15u];
-    }
-    slm_port_print(label);
-    slm_port_print(text);
 }

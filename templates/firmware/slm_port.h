@@ -1,7 +1,7 @@
 /**
  * \file slm_port.h
  * \brief What a test or validation program needs from its surroundings; the same on a PC (port_host.c) and, through
- *        semihosting, on a core (port_semihosting.c with port_arm.c or port_riscv.c).
+ *        semihosting, on a core (port_semihosting.c, port_arm.c or port_riscv.c, and what start.h names).
  *
  * A program defines `int main(int argc, char **argv)`; what main returns is the exit code. Relative paths start at the
  * folder that the program, or the emulator, was started in. A core needs a debugger or emulator that answers
@@ -11,9 +11,6 @@
 #define SLM_PORT_H
 
 #include <stdint.h>
-
-/** Exit code of an image that ended in a fault, after a line "fault: ...". */
-#define SLM_PORT_EXIT_FAULT 99
 
 /** Puts a static buffer into the region that the board gives to the arena. */
 #if defined(__arm__) || defined(__riscv)
