@@ -42,6 +42,7 @@ _TEMPLATES = {
     "{name}.c": "model.c.j2",
     "{name}_blob.S": "blob.S.j2",
     "host/main.c": "main.c.j2",
+    "firmware/main.c": "firmware.c.j2",
     "test/validate.c": "validate.c.j2",
     "test/cost.c": "cost.c.j2",
     "Makefile": "Makefile.j2",
@@ -61,8 +62,10 @@ _RESERVED = frozenset(
         """alloca assert complex ctype endian errno features fenv inttypes iso646 limits locale math newlib setjmp
         signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads
         time uchar wchar wctype """
+        # headers and folders beside the model's
+        "board console start firmware "
         # targets of CMake
-        "all clean help install package test",
+        "all clean flash help install package run test",
     )
 )
 

@@ -23,12 +23,14 @@ class Footprint:
     stack: of the entry point that needs the most, from the compiler's call graph
     image: everything, test program and start-up included
     compiler: the first line that it says of its version
+    hot: the memory region beside the core that holds the hot kernels, if one does
     """
 
     code: int
     stack: StackBound
     image: Sizes
     compiler: str
+    hot: str | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def footprint(folder: Path, name: str, board: Board, entries: Sequence[str]) -> 
             worst,
             elf.elf_sizes(firmware.elf),
             toolchain.tool_versions(board.architecture)["cross_cc"] or "",
+            firmware.hot,
         )
 
 

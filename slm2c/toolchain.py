@@ -117,11 +117,14 @@ TOOLS: Mapping[Architecture, CrossTools] = {
 
 @dataclass(frozen=True)
 class Firmware:
-    """A linked image. `objects` maps each source to its object, beside which lies its call graph (.ci)."""
+    """A linked image. `objects` maps each source to its object, beside which lies its call graph (.ci); `hot` is the
+    region to which its hot kernels go, if any.
+    """
 
     elf: Path
     map: Path
     objects: Mapping[Path, Path]
+    hot: str | None = None
 
     @property
     def callgraphs(self) -> tuple[Path, ...]:
@@ -256,11 +259,11 @@ def build_firmware(
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
     misfits = []
-    for text in _linker_scripts(board):
+    for hot, text in _linker_scripts(board):
         script.write_text(text, encoding="utf-8")
         try:
             _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
-            return Firmware(output, link_map, objects)
+            return Firmware(output, link_map, objects, hot)
         except ToolError as error:
             over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
             if not over:
@@ -273,21 +276,22 @@ def build_firmware(
     )
 
 
-def _linker_scripts(board: Board) -> Iterator[str]:
-    """firmware.ld for each way to place arena and hot kernels, the best first."""
+def _linker_scripts(board: Board) -> Iterator[tuple[str | None, str]]:
+    """Region of hot kernels and firmware.ld, for each way to place arena and hot kernels, the best first."""
     for hot in dict.fromkeys((board.placement.hot, None)):
         for arena in board.placement.arena:
-            yield linker_script(board, "test and validation images", arena, hot, "*-{}*.o")
+            yield hot, linker_script(board, "test and validation images", arena, hot, "*-{}*.o")
 
 
 def linker_script(board: Board, what: str, arena: str, hot: str | None, kernel: str) -> str:
     """templates/firmware/firmware.ld.j2 with the arena in region `arena` and hot kernels in `hot`, if any.
 
-    `kernel` is how an object is called that is compiled from a file of HOT_KERNELS, which stands for {}.
+    `kernel` is how an object is called that is compiled from a file of HOT_KERNELS, whose name stands for {}.
     """
     jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     source = data_dir("templates") / "firmware" / "firmware.ld.j2"
-    template, kernels = jinja.from_string(source.read_text(encoding="utf-8")), map(kernel.format, HOT_KERNELS)
+    template = jinja.from_string(source.read_text(encoding="utf-8"))
+    kernels = [kernel.replace("{}", name) for name in HOT_KERNELS]
     return template.render(board=board, what=what, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=" ".join(kernels))
 
 

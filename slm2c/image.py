@@ -1,0 +1,121 @@
+"""image: the folder firmware/ of a build: a program for the board that boots, with all that it takes to build it.
+
+Everything is generated from templates/image/ and templates/firmware/, for one board: start-up code, linker script,
+driver of the console, main program, Makefile and CMakeLists.txt. Neither needs Python.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from slm2c import budget, toolchain
+from slm2c.board import Board
+from slm2c.compile import Compiled
+from slm2c.emit import classifies_text, comment_text
+from slm2c.resources import data_dir
+
+FOLDER = "firmware"
+"""Of an output folder."""
+
+_RENDERED = ("Makefile", "CMakeLists.txt", "toolchain.cmake", "README.md", "board.c", "board.h")
+_KERNEL = "*/{}*.o* *:{}*.o*"
+"""How the linker knows an object of a kernel: as make names it; in the library that CMake makes."""
+
+
+def write(folder: Path, compiled: Compiled, hot: str | None) -> None:
+    """Add firmware/ to the output `folder`, which has the model's own part (main.c) already.
+
+    `hot` is the memory region that hot kernels are copied to, None to leave them where code lies.
+    """
+    board, lowered = compiled.board, compiled.lowered
+    target, templates = folder / FOLDER, data_dir("templates")
+    text = classifies_text(lowered.program.graph, lowered.texts)
+    copied = [
+        templates / "firmware" / name for name in ("start.h", "start.c", toolchain.TOOLS[board.architecture].start)
+    ]
+    copied += [templates / "image" / name for name in ("console.h", "console.c", driver(board))]
+    copied += [] if text else [templates / "image" / "sample.S"]
+    target.mkdir(exist_ok=True)
+    for path in copied:
+        shutil.copyfile(path, target / path.name)
+    sources = ["main.c", "board.c", *(path.name for path in copied if path.suffix in (".c", ".S"))]
+    facts = _facts(board, compiled.name) | {
+        "runtime": _c_files(lowered.emitted.runtime),
+        "sources": sources,
+        "text": text,
+    }
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates / "image"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in _RENDERED}
+    beside = budget.caller_bytes(lowered.program.graph, lowered.texts) + budget.DATA_BYTES
+    arena = board.arena_region(lowered.emitted.arena_bytes, beside)
+    made["firmware.ld"] = toolchain.linker_script(board, f"{compiled.name} with a console", arena, hot, _KERNEL)
+    for name, content in made.items():
+        (target / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def driver(board: Board) -> str:
+    """The file in templates/image/ that drives the board's console."""
+    return f"console_{board.console.kind.replace('-', '_')}.c"
+
+
+def _c_files(runtime: tuple[str, ...]) -> list[str]:
+    return [name for name in runtime if name.endswith(".c")]
+
+
+def _facts(board: Board, name: str) -> dict[str, Any]:
+    """What the templates show of a board."""
+    place, blob = board.placement, board.region(board.placement.blob)
+    return {
+        "name": name,
+        "board": board,
+        "description": comment_text(board.description),
+        "riscv": board.architecture == "riscv",
+        "semihosting": board.console.kind == "semihosting",
+        "tools": toolchain.TOOLS[board.architecture],
+        "driver": driver(board),
+        "split": place.blob != place.code,
+        "blob_address": f"{blob.origin:#010x}",
+        "qemu": _qemu_command(board),
+        "flash": _flash_command(board),
+    }
+
+
+def _qemu_command(board: Board) -> str:
+    """QEMU with the console on its terminal, without the image; "" if it does not emulate the board."""
+    emulator, tools = board.emulator, toolchain.TOOLS[board.architecture]
+    if emulator is None:
+        return ""
+    command = [
+        tools.qemu,
+        "-M",
+        emulator.machine,
+        *(("-cpu", emulator.cpu) if emulator.cpu else ()),
+        *tools.qemu_options,
+    ]
+    if board.console.kind != "semihosting":
+        return " ".join([*command, "-nographic"])
+    # Without a chardev for it: in QEMU 7.2 a program that waits for one hangs.
+    devices = ["-display", "none", "-monitor", "none", "-serial", "none"]
+    return " ".join([*command, *devices, "-semihosting-config", "enable=on,target=native"])
+
+
+def _flash_command(board: Board) -> str:
+    """What writes the image, `$<`, to the board and starts it; "" if the board's file names no tool."""
+    if board.programmer is None:
+        return ""
+    if board.programmer.tool == "picotool":
+        return "picotool load -v -x $<"
+    return f'openocd -f {board.programmer.script} -c "program $< verify reset exit"'
+
+
+__all__ = ["FOLDER", "driver", "write"]
