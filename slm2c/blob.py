@@ -11,6 +11,7 @@ MAGIC = b"SLM2CBLB"
 FORMAT = 1
 ALIGNMENT = 16
 WEIGHTS, TOKENIZER, LABELS = 1, 2, 3
+SECTION_NAMES: Mapping[int, str] = {WEIGHTS: "weights", TOKENIZER: "tokenizer", LABELS: "labels"}
 
 _HEADER = struct.Struct("<8sII4II2I")  # and the CRC
 _SECTION = struct.Struct("<IIII")
@@ -20,10 +21,11 @@ assert (HEADER_BYTES, _SECTION.size) == (48, 16), "docs/BLOB.md"
 
 @dataclass(frozen=True)
 class Blob:
-    """A blob taken apart: the structure hash (16 bytes) and the sections by kind."""
+    """A blob taken apart: the structure hash (16 bytes), the sections by kind, and where in the blob each starts."""
 
     structure: bytes
     sections: Mapping[int, bytes]
+    offsets: Mapping[int, int]
 
 
 def pad(size: int) -> int:
@@ -60,13 +62,13 @@ def unpack(data: bytes) -> Blob:
     (crc,) = struct.unpack_from("<I", data, _HEADER.size)
     if zlib.crc32(data[: _HEADER.size] + data[HEADER_BYTES:end]) != crc:
         raise ValueError("checksum of the header")
-    sections = {}
+    sections, offsets = {}, {}
     for kind, offset, size, section_crc in _SECTION.iter_unpack(data[HEADER_BYTES:end]):
         outside = offset % ALIGNMENT or offset + size > total
         if outside or zlib.crc32(data[offset : offset + pad(size)]) != section_crc:
             raise ValueError(f"checksum of section {kind}")
-        sections[kind] = data[offset : offset + size]
-    return Blob(struct.pack("<4I", *rest[:4]), sections)
+        sections[kind], offsets[kind] = data[offset : offset + size], offset
+    return Blob(struct.pack("<4I", *rest[:4]), sections, offsets)
 
 
 def pack_labels(labels: Sequence[str]) -> bytes:

@@ -352,6 +352,23 @@ def report(folder: Path) -> None:
     _show(facts, lambda: f"{summary.render(facts)}\n\n{pictures}")
 
 
+@cli.command(name="flash-layout", epilog="Example: slm2c flash-layout out")
+@_folder
+@click.option("--elf", metavar="FILE", type=_PATH, help="Your own image, linked for the same board, instead.")
+@_json
+def flash_layout(folder: Path, elf: Path | None) -> None:
+    """Show where everything lies.
+
+    Links the firmware in DIR and shows each memory of its board: addresses, bytes, what is free.
+    """
+    from slm2c import flash_layout, output
+
+    with _progress() as progress:
+        progress("flash-layout", 0, 1)
+        found = flash_layout.layout(output.read(folder), elf)
+    _show(found.facts(), lambda: flash_layout.render(found))
+
+
 @cli.command(epilog="Example: slm2c boards generic-m7-512k-4m")
 @click.argument("name", required=False)
 @_json

@@ -35,8 +35,6 @@ _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", 
 _STRUCTS = {"layout": "slm_layout"}
 """C structs of int32_t fields that constants with this suffix are; a params constant is <kernel>_params."""
 
-_SECTIONS = {blob.WEIGHTS: "weights", blob.TOKENIZER: "tokenizer", blob.LABELS: "labels"}
-
 _TEMPLATES = {
     "{name}.h": "model.h.j2",
     "{name}.c": "model.c.j2",
@@ -172,7 +170,7 @@ def emit(
         model.arena_bytes,
         model.runtime,
         tuple(call.node.outputs[0] for call in program.calls if call.symbol),
-        {_SECTIONS[number]: len(data) for number, data in sections.items()},
+        {blob.SECTION_NAMES[number]: len(data) for number, data in sections.items()},
         model.weight_bytes,
         model.entries,
     )

@@ -165,6 +165,25 @@ def cross_cc(architecture: Architecture = "arm") -> str:
     return os.path.abspath(found)
 
 
+def make_image(folder: Path, architecture: Architecture, build: Path) -> None:
+    """`make` in `folder`, a build's firmware/, with what it makes in `build`.
+
+    Raises CompileError without make or a cross compiler, or if what lies in the folder, which is its user's to change,
+    does not build.
+    """
+    cross_cc(architecture)
+    make = shutil.which("make")
+    if make is None:
+        raise _missing("make", "make", "or add it to PATH")
+    prefix = os.environ.get(TOOLS[architecture].variable, TOOLS[architecture].prefix)
+    try:
+        _build([make, f"-j{JOBS}", f"CROSS={prefix}", f"BUILD={build}"], cwd=folder)
+    except ToolError as error:
+        complaint = next((line for line in error.output.splitlines() if "error" in line.lower()), "make failed")
+        remedy = "`make` there shows why; `slm2c build` makes the folder anew"
+        raise CompileError(Problem(str(folder), "", f"does not build: {complaint.strip()}", remedy)) from error
+
+
 def qemu(architecture: Architecture = "arm") -> str:
     """The emulator of the architecture's boards, on PATH."""
     tools = TOOLS[architecture]

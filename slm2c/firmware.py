@@ -1,4 +1,4 @@
-"""image: the folder firmware/ of a build: a program for the board that boots, with all that it takes to build it.
+"""firmware: the folder firmware/ of a build: a program for the board that boots, with all that it takes to build it.
 
 Everything is generated from templates/image/ and templates/firmware/, for one board: start-up code, linker script,
 driver of the console, main program, Makefile and CMakeLists.txt. Neither needs Python.

@@ -1,0 +1,198 @@
+"""flash_layout: where everything of a linked image lies in the memories of its board, read from the ELF."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+
+from slm2c import blob, toolchain
+from slm2c.board import STACK_GUARD, Board, MemoryRegion
+from slm2c.errors import CompileError, Problem, printable
+from slm2c.firmware import FOLDER
+from slm2c.output import Output
+from slm2c.text import table
+
+_NAMES = {
+    ".rodata": ("rodata", "constants"),
+    ".slm_hot": ("hot", "kernels beside the core"),
+    ".slm_arena": ("arena", "the model's scratch memory"),
+    ".data": ("data", "variables with a value"),
+    ".bss": ("bss", "variables that start at zero"),
+}
+"""What the sections of firmware.ld are called here; .text, .slm_blob and .slm_stack are taken apart."""
+
+_LETTERS = {
+    "vectors": "V", "text": "T", "rodata": "R", "hot": "H", "blob": "B", "data": "D", "bss": "Z", "arena": "A",
+    "stack": "S", "guard": "G",
+}  # fmt: skip
+_BAR = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """`bytes` from `address` for one purpose; `parts` are those of the blob. `load`: whether it is what the start-up code
+    copies to where it runs or changes.
+    """
+
+    name: str
+    address: int
+    bytes: int
+    what: str
+    load: bool = False
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A memory of the board and what lies in it, in order of address; `used` leaves out what is free between parts."""
+
+    name: str
+    kind: str
+    origin: int
+    bytes: int
+    used: int
+    parts: tuple[Part, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The memories of `board` with an image in them."""
+
+    board: str
+    elf: str
+    regions: tuple[Region, ...]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def layout(output: Output, elf: Path | None = None) -> Layout:
+    """Of the image that firmware/ of an output folder makes, or of the `elf` given, linked for the same board.
+
+    Raises CompileError without make or a cross compiler, if the folder does not build, or if `elf` is none or lies
+    outside the board's memories.
+    """
+    if elf is not None:
+        return read(elf, output.board, elf.name)
+    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
+        toolchain.make_image(output.folder / FOLDER, output.board.architecture, Path(work))
+        return read(Path(work) / f"{output.name}.elf", output.board, f"{output.name}.elf")
+
+
+def read(elf: Path, board: Board, name: str) -> Layout:
+    """The layout of an ELF that was linked with firmware.ld, or with sections of the same names."""
+    try:
+        with elf.open("rb") as file:
+            parts = sorted(_parts(ELFFile(file)), key=lambda part: (part.address, -part.bytes))
+    except (OSError, ELFError) as error:
+        fact = error.strerror if isinstance(error, OSError) else f"not an ELF file: {error}"
+        raise CompileError(Problem(str(elf), "", f"cannot be read: {fact}")) from error
+    lost = [part for part in parts if not any(_holds(region, part) for region in board.memory)]
+    if lost:
+        remedy = "name an image that was linked for this board"
+        raise CompileError(
+            Problem(str(elf), "", f"{part.name} at {part.address:#010x} is in no memory of {board.name}", remedy)
+            for part in lost
+        )
+    regions = []
+    for region in board.memory:
+        inside = tuple(part for part in parts if _holds(region, part))
+        used = sum(part.bytes for part in inside)
+        regions.append(Region(region.name, region.kind, region.origin, region.size, used, inside))
+    return Layout(board.name, name, tuple(regions))
+
+
+def _holds(region: MemoryRegion, part: Part) -> bool:
+    return region.origin <= part.address and part.address + part.bytes <= region.end
+
+
+def _parts(image: Any) -> Iterator[Part]:
+    """What is allocated, at the address where it is used, and again where it is loaded from."""
+    symbols = image.get_section_by_name(".symtab")
+    found = symbols.get_symbol_by_name("slm_code_start") if symbols else None
+    moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
+    for section in image.iter_sections():
+        address, size = section["sh_addr"], section["sh_size"]
+        if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC or not size:
+            continue
+        name, what = _NAMES.get(section.name, (section.name, ""))
+        if section.name == ".text":
+            code = found[0]["st_value"] if found else address
+            if code > address:
+                yield Part("vectors", address, code - address, "vector table, and what a boot ROM wants")
+            yield Part("text", code, address + size - code, "instructions")
+        elif section.name == ".slm_blob":
+            yield Part("blob", address, size, "the model's blob", parts=tuple(_blob_parts(address, section.data())))
+        elif section.name == ".slm_stack":
+            yield Part("guard", address, STACK_GUARD, "below the stack: an access is a fault")
+            yield Part("stack", address + STACK_GUARD, size - STACK_GUARD, "grows down from its end")
+        else:
+            yield Part(name, address, size, what)
+        for segment in moved:
+            if section["sh_type"] != "SHT_NOBITS" and segment.section_in_segment(section):
+                shift = segment["p_paddr"] - segment["p_vaddr"]
+                yield Part(name, address + shift, size, f"what {name} starts as", load=True)
+
+
+def _blob_parts(address: int, data: bytes) -> Iterator[Part]:
+    """The sections of a blob; nothing of what is none, as in an image with another blob's place reserved."""
+    try:
+        taken = blob.unpack(data)
+    except ValueError:
+        return
+    first = min(taken.offsets.values(), default=len(data))
+    yield Part("header", address, first, "version, structure, checksums")
+    for kind, content in taken.sections.items():
+        yield Part(blob.SECTION_NAMES.get(kind, f"section {kind}"), address + taken.offsets[kind], len(content), "")
+
+
+def render(found: Layout) -> str:
+    """Each memory as a bar, a letter for what takes most of a column, and a table of what lies where."""
+    return "\n\n".join([f"{found.elf} on {found.board}", *(_render_region(region) for region in found.regions)])
+
+
+def _render_region(region: Region) -> str:
+    share = region.used / region.bytes
+    head = f"{region.name} ({region.kind}): {region.used:,} of {region.bytes:,} bytes, {share:.1%}"
+    rows: list[tuple[object, ...]] = []
+    at, end = region.origin, region.origin + region.bytes
+    for part in region.parts:
+        rows += _free(at, part.address)
+        letter = _LETTERS.get(part.name, "?")
+        label = f"{part.name} (load image)" if part.load else part.name
+        rows.append((f"{part.address:#010x}", letter, printable(label), part.bytes, printable(part.what)))
+        rows += [(f"{p.address:#010x}", "", f"  {p.name}", p.bytes, p.what) for p in part.parts]
+        at = part.address + part.bytes
+    rows += _free(at, end)
+    return f"{head}\n  [{_bar(region)}]\n{table(rows, 'lllrl')}"
+
+
+def _free(start: int, end: int) -> list[tuple[object, ...]]:
+    return [(f"{start:#010x}", ".", "free", end - start, "")] if end > start else []
+
+
+def _bar(region: Region) -> str:
+    """The region from its first to its last byte, a letter for what takes most of a column."""
+    cells = ""
+    for i in range(_BAR):
+        low = region.origin + region.bytes * i // _BAR
+        high = region.origin + region.bytes * (i + 1) // _BAR
+        taken = Counter({".": high - low})
+        for part in region.parts:
+            inside = max(0, min(high, part.address + part.bytes) - max(low, part.address))
+            taken[_LETTERS.get(part.name, "?")] += inside
+            taken["."] -= inside
+        cells += taken.most_common(1)[0][0]
+    return cells
+
+
+__all__ = ["Layout", "Part", "Region", "layout", "read", "render"]
