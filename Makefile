@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 HOST_CC := 'cc|gcc|clang=gcc,libc6-dev'
 CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system-arm=qemu-system-arm \
 	riscv64-unknown-elf-gcc=gcc-riscv64-unknown-elf,picolibc-riscv64-unknown-elf qemu-system-riscv32=qemu-system-misc
+BUILDERS := cmake=cmake
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
 CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
@@ -33,11 +34,11 @@ demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C a
 	@$(BIN)/slm2c demo
 
 .PHONY: test
-test: host-cc cross $(VENV)/.dev ## the tests, without those marked slow
+test: host-cc builders cross $(VENV)/.dev ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
 .PHONY: test-all
-test-all: host-cc cross $(VENV)/.dev ## all tests
+test-all: host-cc builders cross $(VENV)/.dev ## all tests
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 .PHONY: check
@@ -65,11 +66,15 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 
 .PHONY: tools
 tools: mca ## install the system packages that the other targets use
-	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
+	@.ci/need 'tools' $(HOST_CC) $(BUILDERS) $(CROSS) $(CHECKERS)
 
 .PHONY: host-cc
 host-cc:
 	@.ci/need 'host C compiler' $(HOST_CC)
+
+.PHONY: builders # without it the targets go on, and say what they leave out
+builders:
+	@.ci/need 'builds with CMake' $(BUILDERS) || true
 
 .PHONY: cross # without it the targets go on, and say what they leave out
 cross:

@@ -252,6 +252,7 @@ def build(model: Path, out: Path, board: str, **options: Any) -> None:
         (f'slm2c run {there} "..."', "type at it")
         if facts["model"]["tokenizer"]
         else (f"make -C {there}", "build it here"),
+        (f"make -C {there}/firmware", f"link a firmware with a console for {printable(facts['board']['name'])}"),
         (f"slm2c report {there}", "see where the bytes go"),
     ]
     wrote = f"wrote {printable(str(out))} in {duration(time.monotonic() - start)}; next:"

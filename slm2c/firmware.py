@@ -85,12 +85,12 @@ def _facts(board: Board, name: str) -> dict[str, Any]:
         "driver": driver(board),
         "split": place.blob != place.code,
         "blob_address": f"{blob.origin:#010x}",
-        "qemu": _qemu_command(board),
+        "qemu": qemu_command(board),
         "flash": _flash_command(board),
     }
 
 
-def _qemu_command(board: Board) -> str:
+def qemu_command(board: Board) -> str:
     """QEMU with the console on its terminal, without the image; "" if it does not emulate the board."""
     emulator, tools = board.emulator, toolchain.TOOLS[board.architecture]
     if emulator is None:
@@ -118,4 +118,4 @@ def _flash_command(board: Board) -> str:
     return f'openocd -f {board.programmer.script} -c "program $< verify reset exit"'
 
 
-__all__ = ["FOLDER", "driver", "write"]
+__all__ = ["FOLDER", "driver", "qemu_command", "write"]

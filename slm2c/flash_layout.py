@@ -38,8 +38,9 @@ _BAR = 64
 
 @dataclass(frozen=True)
 class Part:
-    """`bytes` from `address` for one purpose; `parts` are those of the blob. `load`: whether it is what the start-up code
-    copies to where it runs or changes.
+    """`bytes` from `address` for one purpose; `parts` are those of the blob.
+
+    `load`: whether it is what the start-up code copies to where it runs or changes.
     """
 
     name: str
@@ -128,7 +129,7 @@ def _parts(image: Any) -> Iterator[Part]:
         if section.name == ".text":
             code = found[0]["st_value"] if found else address
             if code > address:
-                yield Part("vectors", address, code - address, "vector table, and what a boot ROM wants")
+                yield Part("vectors", address, code - address, "what a reset starts with, and a boot ROM wants")
             yield Part("text", code, address + size - code, "instructions")
         elif section.name == ".slm_blob":
             yield Part("blob", address, size, "the model's blob", parts=tuple(_blob_parts(address, section.data())))

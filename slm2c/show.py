@@ -73,6 +73,7 @@ def board(found: Board) -> str:
         ("features", f"DSP {'yes' if has.dsp else 'no'}, MVE {'yes' if has.mve else 'no'}, FPU {has.fpu}"),
         ("flags", " ".join(found.flags)),
         ("stack", f"{found.stack_size:,} bytes"),
+        ("console", _console(found)),
         ("emulated", _emulator(found)),
     ]
     memory = [(r.name, r.kind, f"{r.origin:#010x}", r.size, ", ".join(users.get(r.name, []))) for r in found.memory]
@@ -82,6 +83,11 @@ def board(found: Board) -> str:
 
 def _mhz(found: Board) -> str:
     return f"{found.clock_hz / 1_000_000:g} MHz"
+
+
+def _console(board: Board) -> str:
+    console = board.console
+    return console.kind + (f" at {console.base:#010x}, {console.baud:,} baud" if console.base is not None else "")
 
 
 def _emulator(found: Board) -> str:

@@ -179,7 +179,8 @@ def make_image(folder: Path, architecture: Architecture, build: Path) -> None:
     try:
         _build([make, f"-j{JOBS}", f"CROSS={prefix}", f"BUILD={build}"], cwd=folder)
     except ToolError as error:
-        complaint = next((line for line in error.output.splitlines() if "error" in line.lower()), "make failed")
+        lines = [line for line in error.output.splitlines() if re.search(r"error:|undefined|overflowed", line)]
+        complaint = lines[0] if lines else "make failed"
         remedy = "`make` there shows why; `slm2c build` makes the folder anew"
         raise CompileError(Problem(str(folder), "", f"does not build: {complaint.strip()}", remedy)) from error
 

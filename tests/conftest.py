@@ -3,11 +3,15 @@
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: its threads fight over small products
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.images import Images
 
 # No deadline: machines are shared. In CI the same examples every time.
 settings.register_profile("slm2c", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -41,6 +45,16 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("../shared, the folder of sample models and data, is absent")
     return path
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> "Images":
+    """Firmware of small models, built once for each board."""
+    from tests.images import Images
+
+    if not shutil.which("make"):
+        skip_or_fail("make not found; install it")
+    return Images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="session")

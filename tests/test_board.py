@@ -84,6 +84,21 @@ def test_the_arena_goes_to_the_fastest_memory_that_holds_it(name: str, arena: in
     assert board.arena_limit == max(board.arena_room(each) for each in board.placement.arena)
 
 
+def test_the_serial_flash_of_the_discovery_is_mapped_as_its_memory_says() -> None:
+    """QUADSPI_DCR and CCR (RM0385), taken apart again: where the blob lies, and how the N25Q128A is read."""
+    board = load_board("stm32f746g-disco")
+    qspi = board.region(board.placement.blob)
+    words = {step.address: step.value for step in board.setup if not step.wait}
+    dcr, ccr = words[0xA000_1004], words[0xA000_1014]
+    assert 1 << ((dcr >> 16 & 31) + 1) == qspi.size
+    fields = {"instruction": ccr & 0xFF, "imode": ccr >> 8 & 3, "admode": ccr >> 10 & 3, "adsize": ccr >> 12 & 3}
+    fields |= {"abmode": ccr >> 14 & 3, "dcyc": ccr >> 18 & 31, "dmode": ccr >> 24 & 3, "fmode": ccr >> 26 & 3}
+    assert fields == {
+        "instruction": 0x6B, "imode": 1, "admode": 1, "adsize": 2, "abmode": 0, "dcyc": 8, "dmode": 3, "fmode": 3
+    }  # fmt: skip
+    assert board.setup[-1].address == 0xA000_1014, "nothing comes after the mapping"
+
+
 @pytest.mark.parametrize("name", board_params())
 def test_features_are_what_the_compiler_makes_of_the_flags(name: str) -> None:
     board = load_board(name)

@@ -167,9 +167,7 @@ int main(void)
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_cmake(compiler: str, models: Mapping[str, Built], tmp_path: Path) -> None:
-    need(compiler)
-    if not shutil.which("cmake"):
-        pytest.skip("cmake not found")
+    need(compiler, "cmake")
     run(["cmake", "-S", models["text"].folder, "-B", "alone"], tmp_path, CC=compiler)
     run(["cmake", "--build", "alone"], tmp_path)
     run(["ctest"], tmp_path / "alone")
