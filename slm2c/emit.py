@@ -20,7 +20,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from slm2c import blob
+from slm2c import __version__, blob
 from slm2c.ir import Array, Graph, Tensor
 from slm2c.memory import MemoryPlan
 from slm2c.ops import TABLE
@@ -46,6 +46,11 @@ _TEMPLATES = {
     "Makefile": "Makefile.j2",
     "CMakeLists.txt": "CMakeLists.txt.j2",
     "README.md": "README.md.j2",
+    "library.json": "library.json.j2",
+    "zephyr/module.yml": "zephyr_module.yml.j2",
+    "zephyr/CMakeLists.txt": "zephyr_CMakeLists.txt.j2",
+    "zephyr/Kconfig": "zephyr_Kconfig.j2",
+    "zephyr/blob.ld": "zephyr_blob.ld.j2",
 }
 """Paths in the output folder, and the templates of what lies there."""
 
@@ -152,6 +157,7 @@ def emit(
     packed = blob.pack(model.structure, sections)
     context["blob_bytes"] = len(packed)
     context["runtime"] = model.runtime
+    context["version"] = __version__
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(data_dir("templates") / "model"),
         autoescape=False,

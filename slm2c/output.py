@@ -3,6 +3,8 @@
 <name>.h <name>.c     the model           <name>_blob.bin   weights, tokenizer, labels
 slm/                  the runtime         reference/        float and integer graph, samples: for validate and eval
 test/ host/           programs            slm2c.json        what this folder is; report.* what it costs
+firmware/             a program that boots (firmware.py)
+zephyr/ library.json  the folder as a module of Zephyr, as a library of PlatformIO
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from slm2c import cli, toolchain
+from slm2c.board import Board, ConsoleKind, list_boards, load_board
 from slm2c.ops import TABLE
 from slm2c.resources import data_dir
 from tests import kernels
@@ -102,6 +105,28 @@ def test_tools_that_the_documents_name_exist() -> None:
         ):
             if "maximum" not in path:  # the worked example's
                 assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+# ---------------------------------------------------------------- boards
+
+
+def test_the_page_on_boards_names_every_board_and_every_key() -> None:
+    text = (ROOT / "docs" / "BOARDS.md").read_text()
+    table = text.split("<!-- tools/boards.py -->")[1].split("<!-- end -->")[0]
+    assert tuple(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == list_boards()
+    keys = re.search(r"^## The file\n(.*?)^### ", text, re.MULTILINE | re.DOTALL)
+    assert keys
+    named = re.findall(r"^\| `\[*(\w+)\]*` \|", keys[1], re.MULTILINE)
+    assert set(named) == {field.name for field in fields(Board)} - {"name"}
+    kinds = re.findall(r"^\| `([\w-]+)` \| .* \| .* \| .*\|$", text.split("### The console")[1], re.MULTILINE)
+    assert set(kinds) == set(get_args(ConsoleKind))
+
+
+def test_board_files_in_the_page_are_read(tmp_path: Path) -> None:
+    (example,) = [text for info, text in blocks(ROOT / "docs" / "BOARDS.md") if info == "toml"]
+    board = (data_dir("boards") / f"{BOARD}.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(example + board, encoding="utf-8")
+    assert [step.wait for step in load_board(tmp_path / "mine.toml").setup] == [False, True]
 
 
 # ---------------------------------------------------------------- README's example
