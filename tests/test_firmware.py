@@ -104,6 +104,20 @@ def test_cmake_links_the_same_image(name: str, images: Images, tmp_path: Path) -
     assert sizes(tmp_path / "a build" / "text.elf") == sizes(folder / "build" / "text.elf")
 
 
+@pytest.mark.qemu
+def test_the_folder_can_be_copied_away_from_the_model(images: Images, tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        skip_or_fail("cmake not found; `make tools` installs it")
+    out, own = images.folder("mps2-an500", "mlp"), tmp_path / "mine"
+    shutil.copytree(out / "firmware", own, ignore=shutil.ignore_patterns("build"))
+    run(["make", "-j2", f"MODEL={out}"], own)
+    run(["cmake", "-S", own, "-B", "made", f"-DMODEL={out}"], tmp_path)
+    run(["cmake", "--build", "made", "-j2"], tmp_path)
+    for elf in (own / "build" / "mlp.elf", tmp_path / "made" / "mlp.elf"):
+        with terminal(load_board("mps2-an500"), elf) as at:
+            assert b"as expected" in at.until(b"again")
+
+
 def answer(at: Terminal, typed: bytes) -> bytes:
     """The last line that the image prints for a line, without the echo before it."""
     at.type(typed)

@@ -6,12 +6,12 @@
     .global samples
     .balign 4
 samples:
-    .incbin "../test/samples.bin"
+    .incbin "test/samples.bin"
 
     .section .rodata.expected, "a", %progbits
     .global expected
     .balign 4
 expected:
-    .incbin "../test/outputs.bin"
+    .incbin "test/outputs.bin"
 
     .section .note.GNU-stack, "", %progbits /* the stack holds no code */
