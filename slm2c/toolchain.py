@@ -52,26 +52,27 @@ BUILD_TIMEOUT = 300.0
 HOT_KERNELS = ("slm_linear", "slm_attention", "slm_matmul", "slm_conv2d")
 """How the files of runtime_c begin that hold the loops over multiply-accumulates; they go to a board's `hot` memory."""
 
-BLOB_STUB = """\
-    .section .slm_blob, "a", %progbits
-    .global slm_blob
+INCBIN = """\
+    .section .slm_{name}, "a", %progbits
+    .global slm_{name}
     .balign 16
-slm_blob:
-    .incbin "blob.bin"
-slm_blob_end:
-    .section .rodata.slm_blob_size, "a", %progbits
-    .global slm_blob_size
+slm_{name}:
+    .incbin "{name}.bin"
+slm_{name}_end:
+    .section .rodata.slm_{name}_size, "a", %progbits
+    .global slm_{name}_size
     .balign 4
-slm_blob_size:
-    .4byte slm_blob_end - slm_blob
+slm_{name}_size:
+    .4byte slm_{name}_end - slm_{name}
 """
+"""A file in the image: slm_NAME and slm_NAME_size of templates/firmware."""
 
 
 class ToolError(AssertionError):
     """A compiler refused what slm2c wrote, or a program did not end: our fault, in the tool's own words."""
 
     def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
-        self.command, self.output = tuple(command), output
+        self.fact, self.command, self.output = fact, tuple(command), output
         super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
 
 
@@ -250,10 +251,13 @@ def build_firmware(
     defines: Iterable[str] = (),
     opt: str = "-O2",
     blob: Path | None = None,
+    samples: Path | None = None,
     extra: Iterable[str] = (),
 ) -> Firmware:
     """Compile and link `sources` for `board` into the ELF `output`, with `blob` where the board says.
 
+    The image reads and writes files by semihosting; with `samples`, it brings that one and writes through a UART, whose
+    address is to be among `defines`: see port_serial.c.
     Objects, their call graphs, the linker script and the map go to `output` + ".build". The C library has no
     heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler or
     if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
@@ -266,15 +270,17 @@ def build_firmware(
         timer = [f"{name}={emulator.timer:#x}u", f"SLM_PORT_TICK={emulator.instructions_per_tick}u"]
     compiler = [cc, *WARNINGS, *flags, "-ffunction-sections", "-fdata-sections", "-fcallgraph-info=su"]
     tools = TOOLS[board.architecture]
-    own = ("port_semihosting.c", tools.port, "start.c", tools.start)
+    files = "port_semihosting.c" if samples is None else "port_serial.c"
+    own = (files, "port_core.c", tools.port, "start.c", tools.start)
     sources = [*sources, *(port / name for name in own)]
     objects = _compile(compiler, sources, folder, [port, *includes], [*timer, *defines], extra)
     inputs = [str(path) for path in objects.values()]
-    if blob is not None:
-        shutil.copyfile(blob, folder / "blob.bin")
-        (folder / "blob.s").write_text(BLOB_STUB, encoding="utf-8")
-        _build([cc, *board.flags, "-c", "blob.s", "-o", "blob.o"], cwd=folder)
-        inputs.append(str(folder / "blob.o"))
+    for name, path in (("blob", blob), ("samples", samples)):
+        if path is not None:
+            shutil.copyfile(path, folder / f"{name}.bin")
+            (folder / f"{name}.s").write_text(INCBIN.format(name=name), encoding="utf-8")
+            _build([cc, *board.flags, "-c", f"{name}.s", "-o", f"{name}.o"], cwd=folder)
+            inputs.append(str(folder / f"{name}.o"))
     script, link_map = folder / "firmware.ld", folder / "firmware.map"
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
@@ -319,7 +325,7 @@ def run_host(
     exe: Path, args: Sequence[str] = (), *, cwd: Path | None = None, timeout: float = 60.0, stdin: bytes = b""
 ) -> RunResult:
     """Run a program that `build_host` made on `stdin`; ToolError if it takes longer than `timeout` seconds."""
-    return _run([str(exe.absolute()), *args], cwd, timeout, stdin)
+    return run([str(exe.absolute()), *args], cwd=cwd, timeout=timeout, stdin=stdin)
 
 
 def run_qemu(
@@ -341,9 +347,8 @@ def run_qemu(
     machine += ["-cpu", emulator.cpu] if emulator.cpu else []
     counted = ["-icount", "shift=0,align=off,sleep=off"]
     semihosting = ["-semihosting-config", f"enable=on,target=native{words}"]
-    return _run(
-        [qemu(board.architecture), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())], cwd, timeout
-    )
+    command = [qemu(board.architecture), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())]
+    return run(command, cwd=cwd, timeout=timeout)
 
 
 def _missing(what: str, packages: str, otherwise: str) -> CompileError:
@@ -398,7 +403,8 @@ def _expect_success(command: Sequence[str], child: subprocess.Popen[bytes]) -> s
     return output
 
 
-def _run(command: Sequence[str], cwd: Path | None, timeout: float, stdin: bytes = b"") -> RunResult:
+def run(command: Sequence[str], *, cwd: Path | None = None, timeout: float, stdin: bytes = b"") -> RunResult:
+    """Run a command on `stdin`; ToolError with what it printed if it takes longer than `timeout` seconds."""
     start = time.monotonic()
     with _child(command, cwd) as child:
         output = _output(command, child, timeout, stdin)

@@ -1,6 +1,7 @@
 /**
  * \file port_core.h
- * \brief What port_semihosting.c takes from the file of an architecture, port_arm.c or port_riscv.c, and gives to it.
+ * \brief What the files behind slm_port.h take from each other on a bare core: port_core.c, port_arm.c or port_riscv.c, and
+ *        port_semihosting.c or port_serial.c.
  */
 #ifndef PORT_CORE_H
 #define PORT_CORE_H

@@ -1,7 +1,7 @@
 /**
  * \file port_semihosting.c
  * \brief slm_port.h on a bare core whose debugger or emulator answers semihosting requests ("Semihosting for AArch32 and
- *        AArch64", Arm 2.0; RISC-V takes the operations over): files, command line, what runs before main.
+ *        AArch64", Arm 2.0; RISC-V takes the operations over): files, command line.
  */
 #include "port_core.h"
 
@@ -67,18 +67,6 @@ _Noreturn void slm_port_exit(int code)
     }
 }
 
-uint32_t *volatile slm_stack_base;
-
-uint32_t slm_port_stack_used(void)
-{
-    const volatile uint32_t *word = slm_stack_limit;
-    const volatile uint32_t *const base = slm_stack_base;
-    while (word < base && *word == STACK_PAINT) {
-        word++;
-    }
-    return (uint32_t)((uintptr_t)base - (uintptr_t)word);
-}
-
 /** Split the command line that the debugger or emulator gives, at its spaces. \return argc */
 static int arguments(char *line, uint32_t size, char **argv)
 {
@@ -97,20 +85,6 @@ static int arguments(char *line, uint32_t size, char **argv)
     }
     argv[argc] = NULL;
     return argc;
-}
-
-void slm_setup(void)
-{
-}
-
-void slm_print(const char *text)
-{
-    slm_port_print(text);
-}
-
-_Noreturn void slm_exit(int code)
-{
-    slm_port_exit(code);
 }
 
 _Noreturn void slm_program(void)

@@ -1,11 +1,12 @@
 /**
  * \file slm_port.h
- * \brief What a test or validation program needs from its surroundings; the same on a PC (port_host.c) and, through
- *        semihosting, on a core (port_semihosting.c, port_arm.c or port_riscv.c, and what start.h names).
+ * \brief What a test or validation program needs from its surroundings; the same on a PC (port_host.c) and on a core:
+ *        through semihosting (port_semihosting.c) or a UART (port_serial.c), with port_core.c, port_arm.c or port_riscv.c, and
+ *        what start.h names.
  *
  * A program defines `int main(int argc, char **argv)`; what main returns is the exit code. Relative paths start at the
- * folder that the program, or the emulator, was started in. A core needs a debugger or emulator that answers
- * semihosting; without one, the first request is a fault.
+ * folder that the program, or the emulator, was started in. Semihosting needs a debugger or emulator that answers it;
+ * without one, the first request is a fault.
  */
 #ifndef SLM_PORT_H
 #define SLM_PORT_H
