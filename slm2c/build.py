@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm2c import budget, firmware, measure, output, report, report_html
+from slm2c import budget, firmware, measure, output, renode, report, report_html
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, Progress, compile_model, replace_folder, require_replaceable
 from slm2c.errors import CompileError
@@ -30,6 +30,7 @@ def build(
         progress("measure", 0, 1)
         found = _footprint(folder, compiled)
         firmware.write(folder, compiled, board.placement.hot if isinstance(found, str) else found.hot)
+        renode.write_console(folder / firmware.FOLDER, board, compiled.name)
         made.update(report.build(compiled, found))
         report.write(folder, made)
         report_html.write(folder, made)

@@ -264,9 +264,9 @@ def build(model: Path, out: Path, board: str, **options: Any) -> None:
 @click.option(
     "--on",
     "rungs",
-    type=click.Choice(["host", "sanitize", "qemu"]),
+    type=click.Choice(["host", "sanitize", "qemu", "renode"]),
     multiple=True,
-    help="Where to run the C. Default: host, and qemu where its tools are. Repeatable.",
+    help="Where to run the C. Default: host, and qemu and renode where they are. Repeatable.",
 )
 @click.option(
     "--board",
@@ -289,6 +289,28 @@ def validate(folder: Path, rungs: tuple[str, ...], boards: tuple[str, ...], coun
     facts = {"ok": found.ok, "rungs": [asdict(rung) for rung in found.rungs], "skipped": found.skipped}
     _show(facts, lambda: show.ladder(found))
     return 0 if found.ok else EXIT_FAILED
+
+
+@cli.command(epilog="Example: slm2c renode out -o out-renode --board stm32f746g-disco")
+@_folder
+@click.option(
+    "-o", "--output", "out", metavar="DIR", type=_PATH, required=True, help="Where to; replaces such a folder."
+)
+@click.option("--board", metavar="NAME", help="In place of the one that the build is for.")
+@click.option("--samples", "count", type=click.IntRange(min=1), default=32, show_default=True, help="Inputs to try.")
+@_json
+def renode(folder: Path, out: Path, board: str | None, count: int) -> None:
+    """Write what `validate --on renode` runs: image, platform and script.
+
+    To look around in Renode, with or without slm2c at hand. What the image needs is in docs/RENODE.md.
+    """
+    from slm2c import output, show, validate
+    from slm2c.board import load_board
+
+    with _progress() as progress:
+        progress("build for Renode", 0, 1)
+        facts = validate.renode_folder(output.read(folder), out, load_board(board) if board else None, count)
+    _show(facts, lambda: show.renode(facts))
 
 
 @cli.command(epilog="Example: slm2c eval out val.csv")

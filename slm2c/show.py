@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,8 +26,17 @@ def ladder(found: Ladder) -> str:
         if (d := rung.first) is not None:
             where = f"sample {d.sample}, {d.op} '{printable(d.node)}', tensor {printable(d.tensor)}{list(d.index)}"
             lines.append(f"  {rung.name}, first difference: {where}: expected {d.expected}, got {d.got}")
+        if rung.kept is not None:
+            lines.append(f"  {rung.name}, image, trace and log: {printable(rung.kept)}")
     lines += [f"  {name} was left out: {reason}" for name, reason in found.skipped.items()]
     return "\n".join(lines)
+
+
+def renode(found: Mapping[str, str]) -> str:
+    """What was written for Renode, and how to run it."""
+    there = shlex.quote(printable(found["output"]))
+    rows = [(what, found[what]) for what in ("board", "image", "platform", "script")]
+    return f"{table(rows, 'll')}\n\nwrote {printable(found['output'])}; next: cd {there} && renode {found['script']}"
 
 
 def evaluation(found: Evaluation) -> str:

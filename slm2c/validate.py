@@ -6,18 +6,22 @@ The C is built with a hook after every kernel call; what it stored is written to
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slm2c import fixedpoint, samples, toolchain
+from slm2c import __version__, fixedpoint, renode, samples, toolchain
 from slm2c.board import Board, emulated, load_board
 from slm2c.calibrate import Sample
+from slm2c.compile import replace_folder
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Array, Graph
 from slm2c.quantize import run_int
@@ -41,13 +45,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: tensors compared over all samples, elements that differ, and where the first one is."""
+    """One rung: tensors compared over all samples, elements that differ, and where the first one is; if there is one,
+    the folder that keeps image, trace and log.
+    """
 
     name: str
     samples: int
     tensors: int
     mismatches: int
     first: Difference | None
+    kept: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,31 +77,49 @@ def ladder(
     count: int,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Ladder:
-    """Climb the rungs `on`, of host, sanitize and qemu, with `count` samples; qemu for each of `boards`.
+    """Climb the rungs `on`, of host, sanitize, qemu and renode, with `count` samples; qemu and renode for each of
+    `boards`.
 
-    Without `on`: host, and qemu where its tools are. Without `boards`: the one that the build is for. Raises
-    CompileError for want of a tool, for a board that no emulator has, or where the C refuses its blob.
+    Without `on`: host, and qemu and renode where their tools are and have the board. Without `boards`: the one that the
+    build is for. Raises CompileError for want of a tool, for a board that an emulator does not have, or where the C
+    refuses its blob.
     """
     skipped: dict[str, str] = {}
-    targets = [_emulated(board) for board in ([load_board(name) for name in boards] or [output.board])]
-    if not on:
-        on = ("host", "qemu")
+    names = dict.fromkeys(on or ("host", "qemu", "renode"))
+    targets = [load_board(name) for name in boards] or [output.board]
+    on_qemu = [_emulated(board) for board in targets] if "qemu" in names else []
+    common = (output.folder, output.name, output.graph, choose_samples(output, count))
+    rungs: list[Rung] = []
+    for name in names:
         try:
-            for architecture in {board.architecture: None for board in targets}:
-                toolchain.cross_cc(architecture), toolchain.qemu(architecture)
+            climbs = _climbs(name, common, on_qemu if name == "qemu" else targets)
         except CompileError as error:
-            on, skipped["qemu"] = ("host",), str(error)
-    chosen, graph, rungs = choose_samples(output, count), output.graph, list[Rung]()
-    for name in dict.fromkeys(on):
-        for board in targets if name == "qemu" else [None]:
-            progress(f"validate on {name if board is None else board.name}", 0, 1)
-            with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-                rungs.append(
-                    host_rung(output.folder, output.name, graph, chosen, Path(work), sanitize=name == "sanitize")
-                    if board is None
-                    else qemu_rung(output.folder, output.name, graph, chosen, Path(work), board)
-                )
+            if on:
+                raise
+            skipped[name] = str(error)
+            continue
+        for what, climb in climbs:
+            progress(f"validate on {what}", 0, 1)
+            rungs.append(_in_folder(climb))
     return Ladder(tuple(rungs), skipped)
+
+
+def _climbs(
+    name: str, common: tuple[Path, str, Graph, Sequence[Sample]], boards: Sequence[Board]
+) -> list[tuple[str, Callable[[Path], Rung]]]:
+    """What rung `name` is to do in a folder of its own, for each board if it emulates them. Raises CompileError if it
+    cannot, for want of a tool.
+    """
+    if name in ("host", "sanitize"):
+        return [(name, partial(host_rung, *common, sanitize=name == "sanitize"))]
+    if name == "qemu":
+        for board in boards:
+            toolchain.cross_cc(board.architecture), toolchain.qemu(board.architecture)
+        return [(board.name, partial(qemu_rung, *common, board=board)) for board in boards]
+    tool = renode.find()
+    for board in boards:
+        renode.require_modelled(board, tool.version), toolchain.cross_cc(board.architecture)
+    return [(f"{board.name} in Renode", partial(renode_rung, *common, board=board, tool=tool)) for board in boards]
 
 
 def _emulated(board: Board) -> Board:
@@ -104,6 +129,22 @@ def _emulated(board: Board) -> Board:
             Problem(board.name, "", "no emulator runs this board", "choose one that is emulated: slm2c boards")
         )
     return found
+
+
+def _in_folder(climb: Callable[[Path], Rung]) -> Rung:
+    """A rung in a temporary folder, which stays if something differs, or if an error names it."""
+    work = Path(tempfile.mkdtemp(prefix="slm2c-"))
+    keep = False
+    try:
+        rung = climb(work)
+        keep = rung.mismatches > 0
+        return replace(rung, kept=str(work)) if keep else rung
+    except (CompileError, toolchain.ToolError) as error:
+        keep = str(work) in str(error)
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(work)
 
 
 def choose_samples(output: Output, count: int) -> list[Sample]:
@@ -153,6 +194,56 @@ def qemu_rung(
     return _compare(f"qemu {board.name}", graph, samples, work, run)
 
 
+def renode_rung(
+    folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board, tool: renode.Renode
+) -> Rung:
+    """Compare the C built for `board` and run in Renode."""
+
+    def run() -> toolchain.RunResult:
+        write_renode(folder, name, graph, samples, work, board, tool.version)
+        return renode.run(work, tool)
+
+    return _compare(f"renode {tool.release} {board.name}", graph, samples, work, run)
+
+
+def write_renode(
+    folder: Path,
+    name: str,
+    graph: Graph,
+    samples: Sequence[Sample],
+    work: Path,
+    board: Board,
+    version: renode.Version | None,
+) -> None:
+    """Put what Renode runs into `work`: see `renode.write`."""
+    write_samples(work / "samples.bin", graph, samples)
+    includes, blob = [folder, folder / "slm"], folder / f"{name}_blob.bin"
+    renode.write(work, name, sources(folder, name), includes, blob, work / "samples.bin", board, version)
+
+
+def renode_folder(output: Output, out: Path, board: Board | None, count: int) -> dict[str, str]:
+    """Write what the rung renode runs with `count` samples into the new folder `out`, for `board` or the one that the
+    build is for, and for the Renode that is installed, or any; returns board and files.
+
+    Raises CompileError for want of a compiler, if the image does not fit, or if Renode does not model the core.
+    """
+    board = board or output.board
+    try:
+        version = renode.find().version
+    except CompileError:
+        version = None
+
+    def fill(folder: Path) -> None:
+        write_renode(output.folder, output.name, output.graph, choose_samples(output, count), folder, board, version)
+        shutil.rmtree(folder / f"{renode.IMAGE}.build")
+        facts = {"slm2c": __version__, "board": board.name, "for": "renode"}
+        (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    replace_folder(out, fill)
+    files = {"image": renode.IMAGE, "platform": renode.PLATFORM, "script": renode.SCRIPT}
+    return {"output": str(out), "board": board.name, **files}
+
+
 def sources(folder: Path, name: str) -> list[Path]:
     """The C of a build with its validation program."""
     return [folder / f"{name}.c", folder / "test" / "validate.c", *sorted((folder / "slm").glob("*.c"))]
@@ -162,12 +253,19 @@ def _compare(
     rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]
 ) -> Rung:
     write_samples(work / "samples.bin", graph, samples)
-    result = run()
+    log = work / "run.log"
+    try:
+        result = run()
+    except toolchain.ToolError as error:
+        log.write_text(error.output, encoding="utf-8")
+        raise toolchain.ToolError(f"{error.fact}; what it left is in {work}", error.command, error.output) from None
+    log.write_text(result.output, encoding="utf-8")
     # 2: a status of init or run; 3: a file that the program cannot read or write.
     if fact := {2: "the C refuses to run", 3: "the validation program says"}.get(result.exit_code):
         raise CompileError(Problem(rung, "", f"{fact}: {result.output.strip()}", "build the folder again"))
     if result.exit_code != 0:
-        raise toolchain.ToolError(f"the validation program ended with code {result.exit_code}", [rung], result.output)
+        fact = f"the validation program ended with code {result.exit_code}; what it left is in {work}"
+        raise toolchain.ToolError(fact, [rung], result.output)
     numbers = tensor_numbers(graph)
     traced = read_trace(work / "trace.bin")
     tensors = mismatches = 0

@@ -127,7 +127,18 @@ def test_example_commands_parse() -> None:
 
 
 def test_commands_are_those_promised() -> None:
-    assert COMMANDS == ["boards", "build", "demo", "eval", "flash-layout", "inspect", "report", "run", "validate"]
+    assert COMMANDS == [
+        "boards",
+        "build",
+        "demo",
+        "eval",
+        "flash-layout",
+        "inspect",
+        "renode",
+        "report",
+        "run",
+        "validate",
+    ]
 
 
 def test_help_loads_nothing_heavy() -> None:
