@@ -35,12 +35,15 @@ STACK_GUARD = 256
 
 @dataclass(frozen=True)
 class MemoryRegion:
-    """`size` bytes from address `origin`. `name` goes into the linker script: lower case, digits, `_`."""
+    """`size` bytes from address `origin`. `name` goes into the linker script: lower case, digits, `_`. `reserve` bytes
+    of them are kept for the application around the model.
+    """
 
     name: str
     kind: MemoryKind
     origin: int
     size: int
+    reserve: int = 0
 
     @property
     def end(self) -> int:
@@ -148,9 +151,11 @@ class Board:
         return max(self.arena_room(name) for name in self.placement.arena)
 
     def arena_room(self, name: str, data: int = 0) -> int:
-        """Bytes for an arena in region `name`: less the stack, and `data` bytes with it, where they lie there."""
+        """Bytes for an arena in region `name`: less what is reserved, and where it lies there the stack with `data`
+        bytes.
+        """
         shared = self.stack_size + data if name == self.placement.stack else 0
-        return self.region(name).size - shared
+        return self.region(name).size - self.region(name).reserve - shared
 
     def arena_region(self, size: int, data: int = 0) -> str:
         """The name of the first of the arena's regions that holds `size` bytes; if none does, of the roomiest."""
@@ -296,6 +301,8 @@ def _check(board: Board) -> list[str]:
             found.append(f"memory[{i}].name: {region.name!r} may hold a-z, 0-9 and '_' only")
         if region.name in names[:i]:
             found.append(f"memory[{i}].name: a second region {region.name!r}")
+        if not 0 <= region.reserve < region.size:
+            found.append(f"memory[{i}].reserve: {region.reserve} of {region.name}'s {region.size} bytes")
         if region.origin < 0 or region.end > 1 << 32:
             found.append(f"memory[{i}]: {region.name} lies outside the 32-bit address space")
         found.extend(

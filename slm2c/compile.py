@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slm2c import budget, importer, samples
+from slm2c import budget, fit, importer, samples
 from slm2c.board import Board
 from slm2c.calibrate import METHODS, Observed, Sample, observe
 from slm2c.emit import Texts, is_identifier
@@ -91,7 +91,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     if budget.is_hopeless(board, fused):
         progress("plan", 0, 1)
         room = budget.arena_room(board, fused.graph, texts)
-        budget.check(board, fused, sketch(fused, texts, name, target_of(board), room))
+        fit.require(board, fused, sketch(fused, texts, name, target_of(board), room), name)
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
     fixed = {
@@ -107,7 +107,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     limit = room if options.arena is None else min(room, options.arena)
     wide = options.arena is not None
     lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit, wide=wide)
-    budget.check(board, fused, lowered)
+    fit.require(board, fused, lowered, name)
     if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
         least = lowered.chosen.arena_bytes
         fact = f"the smallest arena of any schedule takes {least:,} bytes, {options.arena:,} are asked"

@@ -67,14 +67,18 @@ def render(report: _Facts) -> str:
         keep_trailing_newline=True,
         finalize=_plain,
     )
-    jinja.filters["name"] = _name
-    layers, colours = report["layers"], _colours(report["layers"])
+    jinja.filters |= {"name": _name, "ms": summary.milliseconds}
+    layers: list[_Facts] = [{**layer, "longest": layer["instructions"][-1]} for layer in report["layers"]]
+    colours = _colours(layers)
     noisy = sorted(report["tensors"], key=lambda t: t["sqnr_db"])
     names = _layers_of([layer["node"] for layer in layers])
     memory = report["memory"]
     placements = sorted(memory["placements"], key=lambda p: (p["first"], p["offset"], p["tensor"]))
     facts = {
         "r": report,
+        "layers": layers,
+        "endless": summary.unbounded(report["measured"]),
+        "linked": "reason" not in report["measured"],
         "regions": [_region(region, report, colours) for region in report["board"]["regions"] if region["used"]],
         "gap": summary.gap(report),
         "calibration": " ".join(summary.calibration(report["calibration"]).split()),
@@ -90,7 +94,7 @@ def render(report: _Facts) -> str:
     return jinja.get_template("report.html.j2").render(facts)
 
 
-_COSTS = {"Instructions, expected": "instructions", "Multiply-accumulates": "macs", "Weights, bytes": "weight_bytes"}
+_COSTS = {"Instructions, expected": "longest", "Multiply-accumulates": "macs", "Weights, bytes": "weight_bytes"}
 
 
 def _plain(value: Any) -> Any:
@@ -109,13 +113,13 @@ def _colours(layers: Sequence[_Facts]) -> dict[str, str]:
     """A colour for each operator."""
     work = Counter[str]()
     for layer in layers:
-        work[layer["op"]] += layer["weight_bytes"] + layer["instructions"]
+        work[layer["op"]] += layer["weight_bytes"] + layer["longest"]
     return {op: f"c{min(i, _COLOURS)}" for i, (op, _) in enumerate(work.most_common())}
 
 
 def _legend(layers: Sequence[_Facts], colours: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """(name, colour) of what bars of operators show."""
-    kinds = {layer["op"] for layer in layers if layer["weight_bytes"] or layer["instructions"]}
+    kinds = {layer["op"] for layer in layers if layer["weight_bytes"] or layer["longest"]}
     shown = [(op, colour) for op, colour in colours.items() if op in kinds]
     return dict.fromkeys((op if colour != f"c{_COLOURS}" else "other operators", colour) for op, colour in shown)
 
@@ -135,7 +139,7 @@ def _region(region: _Facts, report: _Facts, colours: Mapping[str, str]) -> Bar:
     parts: list[Part] = []
     for what, size in region["used"].items():
         if what != "blob":
-            parts.append(Part(what, size, what.partition(" ")[0]))
+            parts.append(Part(what, size, what.replace(",", " ").split()[0]))
             continue
         weights = _parts(report["layers"], "weight_bytes", colours)
         texts = [Part(name, count, name) for name, count in report["flash"]["sections"].items() if name != "weights"]

@@ -25,6 +25,7 @@ def summary(report: _Facts) -> str:
         f"{report['name']} for {report['board']['name']}",
         table(_bytes(report), "llr*"),
         table(used, "llrr"),
+        _cost(report["cost"]),
         calibration(report["calibration"]),
     ]
     if traded := _traded(report["schedule"]):
@@ -32,6 +33,31 @@ def summary(report: _Facts) -> str:
     if report["model"]["warnings"]:
         parts.append("\n".join(f"  warning: {warning}" for warning in report["model"]["warnings"]))
     return "\n\n".join(parts)
+
+
+def _cost(cost: _Facts) -> str:
+    """Instructions and time of runs, by length."""
+    rows = []
+    for row in cost["lengths"]:
+        counted, time = row["measured_instructions"], row["microseconds"]
+        rows.append(
+            (
+                f"{row['what']}, {row['tokens']} token{'s' if row['tokens'] > 1 else ''}"
+                if row["tokens"]
+                else row["what"],
+                row["instructions"] if counted is None else counted,
+                "expected" if counted is None else "counted in QEMU",
+                "" if time is None else f"at least {milliseconds(time)} at {cost['clock_hz'] / 1e6:g} MHz, estimated",
+            )
+        )
+    return table(rows, "lrll", ("", "instructions", "", ""))
+
+
+def milliseconds(microseconds: int) -> str:
+    """With three digits, as 0.95 ms, 30.5 ms, 1,234 ms."""
+    value = microseconds / 1000
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f} ms"
 
 
 def _traded(chosen: _Facts) -> str:
@@ -64,7 +90,7 @@ def _bytes(report: _Facts) -> list[Sequence[object]]:
         code = stack = f"not measured: {measured['reason']}"
     else:
         code = f"linked by {measured['compiler'].split(' ')[0]}, without C library"
-        endless = measured["stack_unbounded"]
+        endless = unbounded(measured)
         stack = f"no bound: {endless[0]}" if endless else "at worst, without interrupts"
     rows: list[Sequence[object]] = [
         ("flash", "blob", flash["blob_bytes"], ", ".join(f"{k} {v:,}" for k, v in flash["sections"].items())),
@@ -84,6 +110,11 @@ def gap(report: _Facts) -> str:
     if sram["arena_bytes"] == bound:
         return "equal to its lower bound"
     return f"lower bound {bound:,}" + (", yet no smaller one exists" if report["memory"]["optimal"] else "")
+
+
+def unbounded(measured: _Facts) -> list[str]:
+    """Why the stack has no bound; empty where it has one, or was not measured."""
+    return list(dict.fromkeys(reason for stack in measured.get("stacks", ()) for reason in stack["unbounded"]))
 
 
 def _known(count: int | None) -> object:
@@ -116,13 +147,16 @@ def render(report: _Facts) -> str:
         _schedule(report["schedule"], report["model"]["max_tokens"]),
         title("weights and work"),
         _layers(report["layers"], report["flash"]["blob_bytes"]),
+        title("cost of each node"),
+        _nodes(report["layers"], report["cost"]),
         title("tensors with the most noise"),
         _tensors(report["tensors"]),
         title("arena"),
         _arena(report["memory"]),
     ]
-    if path := report["measured"].get("stack_path"):
-        parts += [title("deepest stack"), table([(row["function"], row["bytes"]) for row in path], "lr")]
+    parts += [title("memory"), _regions(report)]
+    if stacks := report["measured"].get("stacks"):
+        parts += [title("stack, by entry point and deepest call path"), _stacks(stacks, report["measured"]["emulated"])]
     return "\n\n".join(parts)
 
 
@@ -147,6 +181,41 @@ def _schedule(chosen: _Facts, tokens: int | None) -> str:
         ("weights read", f"{chosen['weight_bytes_read']:,} bytes {length}: once for each tile"),
     ]
     return table(rows, "l*")
+
+
+def _regions(report: _Facts) -> str:
+    """What lies in each memory of the board."""
+    rows: list[Sequence[object]] = []
+    for region in report["board"]["regions"]:
+        parts = sorted(region["used"].items(), key=lambda item: -item[1])
+        for i, (what, size) in enumerate([*parts, ("free", region["bytes"] - _used(region))] if parts else ()):
+            rows.append((region["name"] if i == 0 else "", what, size))
+    source = "as linked" if "reason" not in report["measured"] else "expected; without code, which was not linked"
+    files = [(row["file"], row["bytes"]) for row in report["measured"].get("code", ())]
+    found = f"{table(rows, 'llr')}\n  ({source})"
+    return f"{found}\n\n{table(files[:_LISTED], 'lr', ('code of', 'bytes'))}{_more(len(files))}" if files else found
+
+
+def _stacks(stacks: Sequence[_Facts], emulated: _Facts) -> str:
+    """Each entry point's bound, the high-water mark beside it, and where the bound comes from."""
+    rows: list[Sequence[object]] = []
+    for stack in stacks:
+        bound = "no bound" if stack["bytes"] is None else stack["bytes"]
+        rows.append((stack["entry"], bound, stack["measured_bytes"]))
+        rows += [(f"  {row['function']}", row["bytes"], None) for row in stack["path"]]
+        rows += [(f"  {reason}", None, None) for reason in stack["unbounded"]]
+    where = f"measured on {emulated['board']}" if "board" in emulated else f"not measured: {emulated['reason']}"
+    return f"{table(rows, '*rr', ('', 'bound', 'measured'))}\n  ({where}; without interrupts)"
+
+
+def _nodes(layers: Sequence[_Facts], cost: _Facts) -> str:
+    """Expected instructions of each node, at each length, the most expensive first."""
+    lengths = [f"at {row['tokens']}" if row["tokens"] else "a run" for row in cost["lengths"]]
+    dear = sorted((x for x in layers if x["kernel"]), key=lambda x: -x["instructions"][-1])
+    rows = [(layers.index(x), x["node"], x["op"], *x["instructions"]) for x in dear]
+    header = ("call", "node", "operator", *lengths)
+    sums = ("", "all", "", *(sum(x["instructions"][i] for x in layers) for i in range(len(lengths))))
+    return table([*rows[:_LISTED], sums], f"r*l{'r' * len(lengths)}", header) + _more(len(rows))
 
 
 def _layers(layers: Sequence[_Facts], blob: int) -> str:

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -73,6 +73,20 @@ class ToolError(AssertionError):
     def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
         self.command, self.output = tuple(command), output
         super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
+
+
+class Misfit(CompileError):
+    """An image that is larger than the board's memories: `over` holds by how many bytes which region is too small, with
+    the arena in region `arena`. The placement with the least excess.
+    """
+
+    def __init__(self, board: Board, over: Mapping[str, int], arena: str) -> None:
+        self.over, self.arena = dict(over), arena
+        remedy = "choose a board with more memory or a smaller model"
+        super().__init__(
+            Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
+            for region, size in self.over.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +243,7 @@ def build_firmware(
     """Compile and link `sources` for `board` into the ELF `output`, with `blob` where the board says.
 
     Objects, their call graphs, the linker script and the map go to `output` + ".build". The C library has no
-    heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler or
+    heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler, Misfit
     if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
     """
     cc, port, folder = cross_cc(board.architecture), data_dir("templates") / "firmware", _build_folder(output)
@@ -251,7 +265,7 @@ def build_firmware(
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
     misfits = []
-    for text in _linker_scripts(board):
+    for arena, text in _linker_scripts(board):
         script.write_text(text, encoding="utf-8")
         try:
             _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
@@ -260,23 +274,21 @@ def build_firmware(
             over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
             if not over:
                 raise
-            misfits.append({region: int(size) for region, size in sorted(over)})
-    remedy = "choose a board with more memory or a smaller model"
-    raise CompileError(
-        Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
-        for region, size in min(misfits, key=lambda over: sum(over.values())).items()
-    )
+            misfits.append(Misfit(board, {region: int(size) for region, size in sorted(over)}, arena))
+    raise min(misfits, key=lambda misfit: sum(misfit.over.values()))
 
 
-def _linker_scripts(board: Board) -> Iterator[str]:
-    """firmware.ld for each way to place arena and hot kernels, the best first."""
+def _linker_scripts(board: Board) -> Iterator[tuple[str, str]]:
+    """The arena's region and firmware.ld for each way to place arena and hot kernels, the best first."""
+    board = replace(board, memory=tuple(replace(r, size=r.size - r.reserve) for r in board.memory))
     jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     source = data_dir("templates") / "firmware" / "firmware.ld.j2"
     template, place = jinja.from_string(source.read_text(encoding="utf-8")), board.placement
     kernels = " ".join(f"*-{name}*.o" for name in HOT_KERNELS)
     for hot in dict.fromkeys((place.hot, None)):
         for arena in place.arena:
-            yield template.render(board=board, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=kernels)
+            text = template.render(board=board, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=kernels)
+            yield arena, text
 
 
 def run_host(
