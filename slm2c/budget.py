@@ -19,8 +19,8 @@ _APPLICATION = "application"
 
 
 DATA_BYTES = 1024
-"""Kept for the variables of an image, beside the model's memory, until it is linked: start-up code, C library, a line of
-text. tests/test_report.py holds that it suffices."""
+"""Kept for the variables of an image, beside the model's memory, until it is linked: start-up code, C library, a line
+of text. tests/test_report.py holds that it suffices."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def caller_bytes(graph: Graph, texts: Texts) -> int:
 
 
 def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
-    """What is expected to go where on `board`, before it is linked. The stack counts with what the board keeps for it."""
+    """What is expected to go where on `board`, before it is linked. Of the stack, what the board keeps for it."""
     place, arena = board.placement, lowered.emitted.arena_bytes
     caller = caller_bytes(lowered.program.graph, lowered.texts)
     beside = caller + DATA_BYTES

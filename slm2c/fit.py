@@ -29,8 +29,8 @@ def write_c(folder: Path, name: str, emitted: Emitted) -> None:
 def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
     """Raises CompileError if a model does not fit `board`, as budget.check does.
 
-    What is expected to fit is not linked here. Where it is not, the linker is asked, so that the message counts code and
-    variables to the byte; without a cross compiler they are left out, or assumed.
+    What is expected to fit is not linked here. Where it is not, the linker is asked, so that the message counts code
+    and variables to the byte; without a cross compiler they are left out, or assumed.
     """
     if not budget.excess(board, budget.needs(board, lowered)):
         return

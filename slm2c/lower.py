@@ -129,8 +129,8 @@ def _assumed(fused: Fused) -> Graph:
 
 
 def most_tokens(lowered: Lowered, fused: Fused, target: Target, limit: int) -> tuple[int, int]:
-    """(the largest token count for which some schedule has an arena of at most `limit` bytes, what that takes); zeros if
-    there is none, or the length is fixed.
+    """(the largest token count for which some schedule has an arena of at most `limit` bytes, what that takes); zeros
+    if there is none, or the length is fixed.
     """
     if fused.interface is None or fused.fixed_by:
         return 0, 0

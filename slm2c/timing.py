@@ -17,8 +17,8 @@ CYCLES_PER_INSTRUCTION: Mapping[str, float] = {
     "cortex-m33": 1.01,
     "cortex-m55": 1.01,
 }
-"""What llvm-mca 22 makes of the instructions that homecmd executes at 9 to 32 tokens: the in-order models of the cores in
-LLVM, each straight run of instructions in its steady state. They know no cache, no wait state of a flash and no
+"""What llvm-mca 22 makes of the instructions that homecmd executes at 9 to 32 tokens: LLVM's in-order models of the
+cores, each straight run of instructions in its steady state. They know no cache, no wait state of a flash and no
 mispredicted branch, so that a board takes longer. tests/test_timing.py repeats it."""
 
 
