@@ -140,8 +140,10 @@ def comment_text(text: str) -> str:
 
 
 def c_string(text: str) -> str:
-    """`text` as UTF-8 between the quotes of a C string: what is not plain ASCII in octal, `?` too, for trigraphs."""
-    plain = set(string.ascii_letters + string.digits + string.punctuation + " ") - set('"\\?')
+    """`text` as UTF-8 between the quotes of a C string; in octal what is not plain ASCII, may be part of a trigraph, or
+    looks like the end of a comment.
+    """
+    plain = set(string.ascii_letters + string.digits + string.punctuation + " ") - set('"\\?*')
     return "".join(chr(byte) if chr(byte) in plain else f"\\{byte:03o}" for byte in text.encode("utf-8", "replace"))
 
 

@@ -25,7 +25,6 @@ def summary(report: _Facts) -> str:
         f"{report['name']} for {report['board']['name']}",
         table(_bytes(report), "llr*"),
         table(used, "llrr"),
-        _cost(report["cost"]),
         calibration(report["calibration"]),
     ]
     if traded := _traded(report["schedule"]):
@@ -35,10 +34,10 @@ def summary(report: _Facts) -> str:
     return "\n\n".join(parts)
 
 
-def _cost(cost: _Facts) -> str:
+def cost(facts: _Facts) -> str:
     """Instructions and time of runs, by length."""
     rows = []
-    for row in cost["lengths"]:
+    for row in facts["lengths"]:
         counted, time = row["measured_instructions"], row["microseconds"]
         rows.append(
             (
@@ -47,7 +46,7 @@ def _cost(cost: _Facts) -> str:
                 else row["what"],
                 row["instructions"] if counted is None else counted,
                 "expected" if counted is None else "counted in QEMU",
-                "" if time is None else f"at least {milliseconds(time)} at {cost['clock_hz'] / 1e6:g} MHz, estimated",
+                "" if time is None else f"at least {milliseconds(time)} at {facts['clock_hz'] / 1e6:g} MHz, estimated",
             )
         )
     return table(rows, "lrll", ("", "instructions", "", ""))
@@ -141,6 +140,7 @@ def render(report: _Facts) -> str:
     """All of the report that a terminal holds; report.json has the rest."""
     parts = [
         summary(report),
+        cost(report["cost"]),
         title("model"),
         _model(report["model"]),
         title("schedule"),
