@@ -255,7 +255,10 @@ def build(model: Path, out: Path, board: str, **options: Any) -> None:
         (f"slm2c report {there}", "see where the bytes go"),
     ]
     wrote = f"wrote {printable(str(out))} in {duration(time.monotonic() - start)}; next:"
-    _show({"output": str(out), **facts}, lambda: f"{summary(facts)}\n\n{cost(facts['cost'])}\n\n{wrote}\n{table(hints, 'll')}")
+    _show(
+        {"output": str(out), **facts},
+        lambda: f"{summary(facts)}\n\n{cost(facts['cost'])}\n\n{wrote}\n{table(hints, 'll')}",
+    )
 
 
 @cli.command(epilog="Example: slm2c validate out --on host --on qemu --board mps2-an500 --board mps2-an386")

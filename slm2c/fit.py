@@ -41,7 +41,7 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
         write_c(Path(work), name, lowered.emitted)
         try:
-            measure.link(Path(work), name, board)
+            measure.image_of(Path(work), name, board, Path(work) / "image")
         except Misfit as misfit:
             refuse(board, fused, lowered, misfit)
 

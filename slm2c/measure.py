@@ -82,7 +82,7 @@ def footprint(
     compiler, or if the image does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        firmware = _build(folder, name, board, Path(work))
+        firmware = image_of(folder, name, board, Path(work))
         stacks = {entry: elf.stack_bound(firmware.callgraphs, entry) for entry in entries}
         found = image.read(firmware, board, folder)
         versions = toolchain.tool_versions(board.architecture)
@@ -92,7 +92,7 @@ def footprint(
             if host is None:
                 counted: Emulated | str = f"QEMU has no {board.cpu} that {board.name} names"
             else:
-                same = firmware if host == board else _build(folder, name, host, Path(work) / "emulated")
+                same = firmware if host == board else image_of(folder, name, host, Path(work) / "emulated")
                 texts = [text] if text else []
                 counted = Emulated(host.name, versions["qemu"] or "", tuple(_run(same, host, tokens, texts)))
         except CompileError as error:
@@ -108,13 +108,7 @@ def runs(
     or QEMU.
     """
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        return tuple(_run(_build(folder, name, board, Path(work)), board, tokens, texts))
-
-
-def link(folder: Path, name: str, board: Board) -> None:
-    """Link test/cost.c of the output `folder` for `board`, only to see whether it fits: raises Misfit if not."""
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        _build(folder, name, board, Path(work))
+        return tuple(_run(image_of(folder, name, board, Path(work)), board, tokens, texts))
 
 
 def _run(firmware: Firmware, board: Board, tokens: Sequence[int], texts: Sequence[str]) -> list[Run]:
@@ -132,7 +126,10 @@ def _run(firmware: Firmware, board: Board, tokens: Sequence[int], texts: Sequenc
     return found
 
 
-def _build(folder: Path, name: str, board: Board, work: Path) -> Firmware:
+def image_of(folder: Path, name: str, board: Board, work: Path) -> Firmware:
+    """test/cost.c of the output `folder`, linked for `board` in the folder `work`. Raises CompileError without a cross
+    compiler, Misfit if it does not fit.
+    """
     work.mkdir(exist_ok=True)
     sources = [folder / f"{name}.c", folder / "test" / "cost.c", *sorted((folder / "slm").glob("*.c"))]
     return toolchain.build_firmware(
