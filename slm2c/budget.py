@@ -16,6 +16,7 @@ from slm2c.passes import Fused
 
 _LARGEST = 5  # contributors that a message lists
 _APPLICATION = "application"
+_FAR = 2  # times a memory
 
 
 DATA_BYTES = 1024
@@ -107,12 +108,14 @@ def fitting_boards(lowered: Lowered, code: int = 0) -> tuple[str, ...]:
 
 
 def is_hopeless(board: Board, fused: Fused) -> bool:
-    """Whether an int8 tensor that cannot be tiled, or the int8 weights, exceed the board: not worth a calibration."""
+    """Whether an int8 tensor that cannot be tiled exceeds the board, or the int8 weights do by far: not worth the
+    calibration, which would make the figures exact.
+    """
     graph = fused.graph
     weights = sum(value.size for value in graph.consts.values())
     whole = [node for node in graph.nodes if not TABLE[node.op].rowwise(node, graph)]
     largest = max((graph.tensors[node.outputs[0]].size for node in whole), default=0)
-    return weights > board.region(board.placement.blob).size or largest > board.arena_limit
+    return weights > _FAR * board.region(board.placement.blob).size or largest > board.arena_limit
 
 
 def check(board: Board, fused: Fused, lowered: Lowered, found: Sequence[Need] | None = None) -> None:
@@ -181,12 +184,16 @@ def _smaller_arena(board: Board, fused: Fused, lowered: Lowered, over: int, grou
     if not arena:
         return
     if fused.interface is not None:
-        fits, taken = most_tokens(lowered, fused, target_of(board), arena - over)
+        longest, ports = fused.interface.max_tokens, (*graph.inputs, *dict.fromkeys(graph.outputs))
+        counted = [x for x in ports if graph.tensors[x].token_axis is not None]
+        beside = any(need.what == "inputs and outputs" for need in group)
+        held = sum(graph.tensors[x].nbytes for x in counted) // longest if beside else 0
+        fits, taken = most_tokens(lowered, fused, target_of(board), arena - over, held)
         if fits:
-            saves = lowered.chosen.arena_bytes - taken
+            saves = arena - taken + held * (longest - fits)
             yield _Remedy(
                 saves,
-                f"at most {fits} tokens instead of {fused.interface.max_tokens} save {saves:,} bytes (--shape "
+                f"at most {fits} tokens instead of {longest} save {saves:,} bytes (--shape "
                 f"{fused.interface.lookups[0]}=1,{fits} where the export leaves the length open, else export it so)",
             )
     elif any(len(graph.tensors[x].shape) > 1 and max(graph.tensors[x].shape) > 1 for x in graph.inputs):

@@ -82,4 +82,5 @@ def used(image: Image, board: Board, caller: int) -> dict[str, dict[str, int]]:
     code["start-up and C library"], code["code"] = code["code"] - own, own
     variables["variables"] -= caller
     variables["inputs and outputs"] = caller
-    return {region: {what: n for what, n in purposes.items() if n} for region, purposes in found.items()}
+    order = dict.fromkeys([*_PURPOSES.values(), "start-up and C library", "inputs and outputs", "alignment"])
+    return {region: {what: purposes[what] for what in order if purposes[what]} for region, purposes in found.items()}

@@ -67,7 +67,7 @@ def render(report: _Facts) -> str:
         keep_trailing_newline=True,
         finalize=_plain,
     )
-    jinja.filters |= {"name": _name, "ms": summary.milliseconds}
+    jinja.filters |= {"name": _name, "ms": summary.milliseconds, "run": summary.length}
     layers: list[_Facts] = [{**layer, "longest": layer["instructions"][-1]} for layer in report["layers"]]
     colours = _colours(layers)
     noisy = sorted(report["tensors"], key=lambda t: t["sqnr_db"])
@@ -87,6 +87,7 @@ def render(report: _Facts) -> str:
         "steps": len(layers),
         "starts": [i for i in range(1, len(names)) if names[i] != names[i - 1]],
         "operators": [Part(op, 0, colour) for op, colour in _legend(layers, colours)],
+        "runs": _runs(report["cost"]["lengths"]),
         "costs": [(title, _groups(layers, key, colours)) for title, key in _COSTS.items()],
         "noisy": [noisy[:_LISTED], noisy[_LISTED:]],
         "loudest": max([1.0, *(t["sqnr_db"] for t in noisy)]),
@@ -147,6 +148,15 @@ def _region(region: _Facts, report: _Facts, colours: Mapping[str, str]) -> Bar:
         parts += [Part(f"weights: {p.name}", p.size, p.colour) for p in weights]
         parts += [Part("header and scales", rest, "rest"), *texts]
     return Bar(region["name"], parts, region["bytes"])
+
+
+def _runs(lengths: Sequence[_Facts]) -> list[Bar]:
+    """A bar of instructions for each length, counted where they were; the longest run sets the scale."""
+    counts = [row["measured_instructions"] or row["instructions"] for row in lengths]
+    parts = [[Part("instructions", count, "c0")] for count in counts]
+    return [
+        Bar(summary.length(row), part, max([1, *counts])) for row, part in zip(lengths, parts, strict=True)
+    ]
 
 
 def _layers_of(nodes: Sequence[str]) -> list[str]:

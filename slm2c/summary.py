@@ -41,15 +41,18 @@ def cost(facts: _Facts) -> str:
         counted, time = row["measured_instructions"], row["microseconds"]
         rows.append(
             (
-                f"{row['what']}, {row['tokens']} token{'s' if row['tokens'] > 1 else ''}"
-                if row["tokens"]
-                else row["what"],
+                length(row),
                 row["instructions"] if counted is None else counted,
                 "expected" if counted is None else "counted in QEMU",
                 "" if time is None else f"at least {milliseconds(time)} at {facts['clock_hz'] / 1e6:g} MHz, estimated",
             )
         )
     return table(rows, "lrll", ("", "instructions", "", ""))
+
+
+def length(row: _Facts) -> str:
+    """What a row of `cost.lengths` is about, as "9 tokens, the median"."""
+    return f"{row['tokens']} token{'s' if row['tokens'] > 1 else ''}, the {row['what']}" if row["tokens"] else row["what"]
 
 
 def milliseconds(microseconds: int) -> str:

@@ -24,7 +24,9 @@ mispredicted branch, so that a board takes longer. tests/test_timing.py repeats 
 
 @dataclass(frozen=True)
 class Length:
-    """A number of tokens; `what` says why it is looked at. 0 tokens: a model that takes none."""
+    """A number of tokens; `what` says why it is looked at: "minimum", "median" (of the calibration data), "maximum", or
+    "a run" of a model that takes no tokens, which has 0.
+    """
 
     what: str
     tokens: int
@@ -40,7 +42,7 @@ def lengths(compiled: Compiled) -> tuple[Length, ...]:
     if not compiled.fused.fixed_by:
         if compiled.calibration is not None:
             counts = [len(sample[interface.lookups[0]]) for sample in compiled.samples]
-            found.setdefault(statistics.median_low(counts), "median of the calibration")
+            found.setdefault(statistics.median_low(counts), "median")
         found.setdefault(1, "minimum")
     return tuple(Length(what, tokens) for tokens, what in sorted(found.items()))
 
