@@ -22,6 +22,7 @@ CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system
 	riscv64-unknown-elf-gcc=gcc-riscv64-unknown-elf,picolibc-riscv64-unknown-elf qemu-system-riscv32=qemu-system-misc
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
+BROWSER := chromium=chromium
 CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
 
 .PHONY: help
@@ -33,11 +34,11 @@ demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C a
 	@$(BIN)/slm2c demo
 
 .PHONY: test
-test: host-cc cross $(VENV)/.dev ## the tests, without those marked slow
+test: host-cc cross browser $(VENV)/.dev ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
 .PHONY: test-all
-test-all: host-cc cross $(VENV)/.dev ## all tests
+test-all: host-cc cross browser $(VENV)/.dev ## all tests
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 .PHONY: check
@@ -65,7 +66,7 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 
 .PHONY: tools
 tools: mca ## install the system packages that the other targets use
-	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS)
+	@.ci/need 'tools' $(HOST_CC) $(CROSS) $(CHECKERS) $(BROWSER)
 
 .PHONY: host-cc
 host-cc:
@@ -74,6 +75,10 @@ host-cc:
 .PHONY: cross # without it the targets go on, and say what they leave out
 cross:
 	@.ci/need 'emulated cores' $(CROSS) || true
+
+.PHONY: browser # what looks at report.html
+browser:
+	@.ci/need 'tests of report.html' $(BROWSER) || true
 
 .PHONY: mca # its models of cores get better: the newest that is packaged, else any
 mca:

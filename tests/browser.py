@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -78,19 +79,28 @@ class Page:
         message: dict[str, Any] = json.loads(text)
         method, params = message.get("method"), message.get("params", {})
         if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
-            self.complaints.append(json.dumps(params)[:500])
+            self.complaints.append(json.dumps(params)[:2000])
         elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith("file:"):
             self.complaints.append(f"asks for {params['request']['url']}")
         return message
 
 
+def _pipe() -> tuple[int, int]:
+    """Both ends above the numbers that the browser wants."""
+    ends = os.pipe()
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return moved[0], moved[1]
+
+
 @contextmanager
 def page(chromium: str) -> Iterator[Page]:
     """A blank page in a browser of its own, which has nothing to do with any other and ends with the block."""
-    to_browser, from_browser = os.pipe(), os.pipe()
+    to_browser, from_browser = _pipe(), _pipe()
     with tempfile.TemporaryDirectory(prefix="slm2c-chromium-", ignore_cleanup_errors=True) as profile:
-        # The browser reads from 3 and writes to 4.
-        command = ["/bin/sh", "-c", f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}', "sh", chromium, *FLAGS]
+        # The browser reads from 3 and writes to 4. Of the shells, bash knows file descriptors above 9.
+        command = ["bash", "-c", f'exec "$@" 3<&{to_browser[0]} 4>&{from_browser[1]}', "bash", chromium, *FLAGS]
         child = subprocess.Popen(
             [*command, f"--user-data-dir={profile}"],
             pass_fds=(to_browser[0], from_browser[1]),
