@@ -45,7 +45,7 @@ class _State:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """The entry point `slm2c`: run a command and exit."""
+    """Run a command and exit."""
     # BLAS threads cost more than they gain on matrices of this size, and must not decide about the last bit.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(invoke(args))
+    sys.exit(_flushed(invoke(args)))
 
 
 def invoke(args: Sequence[str] | None) -> int:
@@ -79,10 +79,26 @@ def invoke(args: Sequence[str] | None) -> int:
         return _bug(error, state)
 
 
+def _flushed(code: int) -> int:
+    """The exit code, once all is written. What cannot be is given up, or Python would try again and complain."""
+    try:
+        if sys.stdout is not None:  # none, if it was closed before we began
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            click.echo(f"error: standard output: {error.strerror}", err=True)
+            return EXIT_FAILED
+    return code
+
+
 def _fail(error: CompileError, state: _State) -> int:
-    if state.json:
-        _print_json({"error": error.to_json()})
-    else:
+    try:
+        if state.json:
+            _print_json({"error": error.to_json()})
+    except OSError:  # a full disk behind the standard output: the other stream may do
+        state.json = False
+    if not state.json:
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
     return EXIT_FAILED
