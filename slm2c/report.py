@@ -72,6 +72,8 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
             "samples": len(compiled.samples),
             "source": None if compiled.calibration is None else compiled.calibration.name,
             "method": compiled.method,
+            "judged": compiled.judged,
+            "agreeing": compiled.agreeing,
             "output_sqnr_db": {name: _round(db) for name, db in compiled.methods.items()},
         },
         "schedule": _schedule(compiled),

@@ -82,6 +82,7 @@ def render(report: _Facts) -> str:
         "regions": [_region(region, report, colours) for region in report["board"]["regions"] if region["used"]],
         "gap": summary.gap(report),
         "calibration": " ".join(summary.calibration(report["calibration"]).split()),
+        "accuracy": " ".join(summary.accuracy(report["calibration"]).replace("`", "").split()),
         "placements": placements,
         "live": [p for p in placements if p["bytes"] and p["first"] <= memory["peak"]["call"] <= p["last"]],
         "steps": len(layers),

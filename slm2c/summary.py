@@ -139,6 +139,16 @@ def calibration(facts: _Facts) -> str:
     return f"  calibrated on {facts['samples']} samples of {facts['source']}: {facts['method']} (outputs: {scores})"
 
 
+def accuracy(facts: _Facts) -> str:
+    """How often the integers answer what the floats answer, as far as a build can tell."""
+    if facts["agreeing"] is None:
+        return "  agreement with the float model: not measured; `slm2c eval` measures it on labelled text"
+    return (
+        f"  the class of the float model in {facts['agreeing']} of {facts['judged']} calibration samples; `slm2c eval` "
+        "measures\n  accuracy on text that the calibration has not seen"
+    )
+
+
 def render(report: _Facts) -> str:
     """All of the report that a terminal holds; report.json has the rest."""
     parts = [
@@ -152,7 +162,8 @@ def render(report: _Facts) -> str:
         _layers(report["layers"], report["flash"]["blob_bytes"]),
         title("cost of each node"),
         _nodes(report["layers"], report["cost"]),
-        title("tensors with the most noise"),
+        title("accuracy, and the tensors with the most noise"),
+        accuracy(report["calibration"]),
         _tensors(report["tensors"]),
         title("arena"),
         _arena(report["memory"]),

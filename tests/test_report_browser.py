@@ -24,7 +24,7 @@ SECTIONS = [
     "Instructions and time",
     "Cost per layer",
     "Schedule",
-    "Tensors with the most noise",
+    "Accuracy and noise",
     "Stack",
 ]
 
