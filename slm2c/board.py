@@ -225,6 +225,28 @@ def emulated(board: Board) -> Board | None:
     return replace(host, flags=board.flags, features=board.features, clock_hz=board.clock_hz)
 
 
+def with_reserve(board: Board, reserve: Mapping[str, int]) -> Board:
+    """The board with so many bytes of its regions kept for the application. Raises CompileError for regions that it
+    does not have, or that are smaller.
+    """
+    names = tuple(region.name for region in board.memory)
+    found = [
+        Problem(
+            board.name, "", f"has no memory region '{x}'{_did_you_mean(x, names)}", f"its regions: {', '.join(names)}"
+        )
+        for x in reserve
+        if x not in names
+    ]
+    found += [
+        Problem(board.name, "", f"'{r.name}' has {r.size:,} bytes, {reserve[r.name]:,} are to be kept", "keep less")
+        for r in board.memory
+        if reserve.get(r.name, 0) >= r.size
+    ]
+    if found:
+        raise CompileError(found)
+    return replace(board, memory=tuple(replace(r, reserve=reserve.get(r.name, r.reserve)) for r in board.memory))
+
+
 def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -177,6 +177,17 @@ def _parse_shapes(_: click.Context, __: click.Parameter, given: Sequence[str]) -
     return shapes
 
 
+def _parse_reserve(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, int]:
+    """REGION=BYTES of each --reserve."""
+    reserve: dict[str, int] = {}
+    for text in given:
+        region, _equals, size = text.partition("=")
+        if not region or not (size.isascii() and size.isdigit()):
+            raise click.BadParameter(f"{text!r} is not REGION=BYTES as in sram=65536")
+        reserve[region] = int(size)
+    return reserve
+
+
 _json = click.option(
     "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help="Print facts as JSON."
 )
@@ -247,21 +258,28 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     type=_BYTES,
     help="What the arena may take, at most: less trades speed for memory, more buys larger tiles.",
 )
+@click.option(
+    "--reserve",
+    multiple=True,
+    metavar="REGION=BYTES",
+    callback=_parse_reserve,
+    help="What the application keeps of a memory of the board, as sram=65536. Repeatable.",
+)
 @_json
-def build(model: Path, out: Path, board: str, **options: Any) -> None:
+def build(model: Path, out: Path, board: str, reserve: dict[str, int], **options: Any) -> None:
     """Compile MODEL to C, a weight blob and a report.
 
     MODEL is an .onnx file, or a folder as `optimum-cli export onnx` writes it: model.onnx, and what is there of
     tokenizer.json, config.json with id2label, calib.npz, calib.csv and calib.txt.
     """
-    from slm2c.board import load_board
+    from slm2c.board import load_board, with_reserve
     from slm2c.build import build as build_folder
     from slm2c.compile import Options
     from slm2c.summary import cost, summary
 
     start = time.monotonic()
     with _progress() as progress:
-        facts = build_folder(model, out, load_board(board), Options(**options), progress)
+        facts = build_folder(model, out, with_reserve(load_board(board), reserve), Options(**options), progress)
     there = shlex.quote(printable(str(out)))
     hints = [
         (f"slm2c validate {there}", "compare the C with the integer reference, bit for bit"),

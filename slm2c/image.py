@@ -66,7 +66,8 @@ def read(firmware: Firmware, board: Board, folder: Path) -> Image:
 def used(image: Image, board: Board, caller: int) -> dict[str, dict[str, int]]:
     """Bytes of each region that the image reaches into, by purpose; `caller` of them hold inputs and outputs.
 
-    The sum is how far the image reaches: what alignment leaves free between sections is a purpose of its own.
+    The sum is how far the image reaches, what alignment leaves free between sections included, and what the application
+    keeps of the region.
     """
     found: dict[str, Counter[str]] = {}
     for region in board.memory:
@@ -82,5 +83,8 @@ def used(image: Image, board: Board, caller: int) -> dict[str, dict[str, int]]:
     code["start-up and C library"], code["code"] = code["code"] - own, own
     variables["variables"] -= caller
     variables["inputs and outputs"] = caller
-    order = dict.fromkeys([*_PURPOSES.values(), "start-up and C library", "inputs and outputs", "alignment"])
+    for name, purposes in found.items():
+        purposes["application"] = board.region(name).reserve
+    others = ("start-up and C library", "inputs and outputs", "alignment", "application")
+    order = dict.fromkeys([*_PURPOSES.values(), *others])
     return {region: {what: purposes[what] for what in order if purposes[what]} for region, purposes in found.items()}

@@ -93,8 +93,8 @@ def _shortened(shapes: Mapping[str, Shape], length: int) -> dict[str, Shape]:
 
 
 def _longest(path: str | Path, shapes: Mapping[str, Shape]) -> int:
-    """The largest length, shorter than that of `shapes`, at which nothing is wrong: a table of positions ends there. 0 if
-    the length is not to blame.
+    """The largest length, shorter than that of `shapes`, at which nothing is wrong: a table of positions ends there. 0
+    if the length is not to blame.
     """
 
     def works(length: int) -> bool:

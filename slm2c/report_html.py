@@ -155,9 +155,7 @@ def _runs(lengths: Sequence[_Facts]) -> list[Bar]:
     """A bar of instructions for each length, counted where they were; the longest run sets the scale."""
     counts = [row["measured_instructions"] or row["instructions"] for row in lengths]
     parts = [[Part("instructions", count, "c0")] for count in counts]
-    return [
-        Bar(summary.length(row), part, max([1, *counts])) for row, part in zip(lengths, parts, strict=True)
-    ]
+    return [Bar(summary.length(row), part, max([1, *counts])) for row, part in zip(lengths, parts, strict=True)]
 
 
 def _layers_of(nodes: Sequence[str]) -> list[str]:

@@ -52,7 +52,9 @@ def cost(facts: _Facts) -> str:
 
 def length(row: _Facts) -> str:
     """What a row of `cost.lengths` is about, as "9 tokens, the median"."""
-    return f"{row['tokens']} token{'s' if row['tokens'] > 1 else ''}, the {row['what']}" if row["tokens"] else row["what"]
+    return (
+        f"{row['tokens']} token{'s' if row['tokens'] > 1 else ''}, the {row['what']}" if row["tokens"] else row["what"]
+    )
 
 
 def milliseconds(microseconds: int) -> str:

@@ -135,8 +135,8 @@ def _code_is_that_of_its_objects(made: dict[str, Any], board: Board, firmware: F
 @pytest.mark.parametrize("kind", ["ids", "text"])
 @pytest.mark.parametrize("name", board_params(emulated=True))
 def test_no_call_goes_deeper_than_its_bound(name: str, kind: str, models: dict[str, Path], tmp_path: Path) -> None:
-    """On each core the bound holds, and the entry point that needs the most comes as deep: within the padding of frames,
-    to 16 bytes on RISC-V, and what a library function of another core takes.
+    """On each core the bound holds, and the entry point that needs the most comes as deep; on RISC-V within the padding
+    of frames, to 16 bytes, and what a library function takes on other cores.
     """
     made = build(models[kind], tmp_path / "out", load_board(name), Options(method="minmax", name="m"))
     assert made["measured"]["emulated"]["board"] == name

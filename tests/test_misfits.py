@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from slm2c.board import Board, load_board
+from slm2c import budget
+from slm2c.board import Board, load_board, with_reserve
 from slm2c.build import build
 from slm2c.compile import Options
 from slm2c.errors import CompileError, Problem
@@ -137,3 +138,30 @@ def test_too_much_of_both(tmp_path: Path) -> None:
     tokens = number(r"at most (\d+) tokens instead of 96", heads[1].remedy)
     smaller = made(tmp_path / "in", layers=layers, tokens=tokens)
     build(smaller, tmp_path / "out", small, Options(name="s", method="minmax"))
+
+
+def test_what_the_application_keeps_counts(tmp_path: Path) -> None:
+    """It is there in the report, and where it does not leave enough the message says so."""
+    path, full = made(tmp_path / "in"), board(1 << 20, 65_536)
+    kept = build(path, tmp_path / "out", with_reserve(full, {"sram": 20_000}), Options(name="s", method="minmax"))
+    (sram,) = [region for region in kept["board"]["regions"] if region["name"] == "sram"]
+    assert sram["used"]["application"] == 20_000 and sum(sram["used"].values()) <= 65_536
+    free = 65_536 - sum(sram["used"].values())
+    fits = with_reserve(full, {"sram": 20_000 + free - budget.DATA_BYTES})
+    assert build(path, tmp_path / "all", fits, Options(name="s", method="minmax"))["sram"] == kept["sram"]
+    (first, *_) = refused(path, tmp_path / "more", with_reserve(full, {"sram": 60_000}))
+    assert "application 60,000, " in first.reason and "(--reserve)" in first.remedy
+    needed, there, over, parts = figures(first)
+    assert needed == sum(parts) == there + over and there == 65_536
+
+
+@pytest.mark.parametrize(
+    "reserve, message",
+    [
+        ({"srm": 1}, r"has no memory region 'srm'; did you mean 'sram'\?; its regions: flash, sram"),
+        ({"sram": 65_536}, r"'sram' has 65,536 bytes, 65,536 are to be kept; keep less"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(reserve: dict[str, int], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        with_reserve(board(1 << 20, 65_536), reserve)

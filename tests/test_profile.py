@@ -24,7 +24,7 @@ from tests.generated import Built, compile_into
 from tests.test_generated_c import HOSTILE
 
 HOOK = 90
-"""Instructions that the profile may add to a kernel call, its clock included; half of them reach the table as `other`."""
+"""Instructions that the profile may add to a kernel call, its clock included."""
 
 TOKENS = 36
 

@@ -56,7 +56,7 @@ CONTRAST = """[...document.querySelectorAll("p, td, b, small, span, li")].map(el
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Of a student whose names are as long as exporters make them, and of a text model for a board with many memories."""
+    """Of a student with names as long as exporters make them, and of a text model for a board with many memories."""
     folder = tmp_path_factory.mktemp("reports")
     proto = student(2, 32, 2, 256, 36, 50, classes=3)
     for node in proto.graph.node:
