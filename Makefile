@@ -23,6 +23,7 @@ CROSS := arm-none-eabi-gcc=gcc-arm-none-eabi,libnewlib-arm-none-eabi qemu-system
 BUILDERS := cmake=cmake
 MCA := llvm-mca-22=llvm-22
 ANY_MCA := llvm-mca=llvm
+BROWSER := chromium=chromium
 CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cppcheck=cppcheck
 
 .PHONY: help
@@ -34,11 +35,11 @@ demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C a
 	@$(BIN)/slm2c demo
 
 .PHONY: test
-test: host-cc builders cross $(VENV)/.dev ## the tests, without those marked slow
+test: host-cc builders cross browser $(VENV)/.dev ## the tests, without those marked slow
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
 
 .PHONY: test-all
-test-all: host-cc builders cross $(VENV)/.dev ## all tests
+test-all: host-cc builders cross browser $(VENV)/.dev ## all tests
 	@$(BIN)/python -m pytest -n $(JOBS)
 
 .PHONY: check
@@ -66,7 +67,7 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 
 .PHONY: tools
 tools: mca ## install the system packages that the other targets use
-	@.ci/need 'tools' $(HOST_CC) $(BUILDERS) $(CROSS) $(CHECKERS)
+	@.ci/need 'tools' $(HOST_CC) $(BUILDERS) $(CROSS) $(CHECKERS) $(BROWSER)
 
 .PHONY: host-cc
 host-cc:
@@ -79,6 +80,10 @@ builders:
 .PHONY: cross # without it the targets go on, and say what they leave out
 cross:
 	@.ci/need 'emulated cores' $(CROSS) || true
+
+.PHONY: browser # what looks at report.html
+browser:
+	@.ci/need 'tests of report.html' $(BROWSER) || true
 
 .PHONY: mca # its models of cores get better: the newest that is packaged, else any
 mca:

@@ -46,12 +46,15 @@ STACK_GUARD = 256
 
 @dataclass(frozen=True)
 class MemoryRegion:
-    """`size` bytes from address `origin`. `name` goes into the linker script: lower case, digits, `_`."""
+    """`size` bytes from address `origin`. `name` goes into the linker script: lower case, digits, `_`. `reserve` bytes
+    of them are kept for the application around the model.
+    """
 
     name: str
     kind: MemoryKind
     origin: int
     size: int
+    reserve: int = 0
 
     @property
     def end(self) -> int:
@@ -199,9 +202,11 @@ class Board:
         return max(self.arena_room(name) for name in self.placement.arena)
 
     def arena_room(self, name: str, data: int = 0) -> int:
-        """Bytes for an arena in region `name`: less the stack, and `data` bytes with it, where they lie there."""
+        """Bytes for an arena in region `name`: less what is reserved, and where it lies there the stack with `data`
+        bytes.
+        """
         shared = self.stack_size + data if name == self.placement.stack else 0
-        return self.region(name).size - shared
+        return self.region(name).size - self.region(name).reserve - shared
 
     def arena_region(self, size: int, data: int = 0) -> str:
         """The name of the first of the arena's regions that holds `size` bytes; if none does, of the roomiest."""
@@ -269,6 +274,28 @@ def emulated(board: Board) -> Board | None:
         remedy = "name a board with an [emulator] table and the same cpu"
         raise CompileError(Problem(board.name, "", reason, remedy))
     return replace(host, flags=board.flags, features=board.features, clock_hz=board.clock_hz)
+
+
+def with_reserve(board: Board, reserve: Mapping[str, int]) -> Board:
+    """The board with so many bytes of its regions kept for the application. Raises CompileError for regions that it
+    does not have, or that are smaller.
+    """
+    names = tuple(region.name for region in board.memory)
+    found = [
+        Problem(
+            board.name, "", f"has no memory region '{x}'{_did_you_mean(x, names)}", f"its regions: {', '.join(names)}"
+        )
+        for x in reserve
+        if x not in names
+    ]
+    found += [
+        Problem(board.name, "", f"'{r.name}' has {r.size:,} bytes, {reserve[r.name]:,} are to be kept", "keep less")
+        for r in board.memory
+        if reserve.get(r.name, 0) >= r.size
+    ]
+    if found:
+        raise CompileError(found)
+    return replace(board, memory=tuple(replace(r, reserve=reserve.get(r.name, r.reserve)) for r in board.memory))
 
 
 def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
@@ -350,6 +377,8 @@ def _check(board: Board) -> list[str]:
             found.append(f"memory[{i}].name: {region.name!r} may hold a-z, 0-9 and '_' only")
         if region.name in names[:i]:
             found.append(f"memory[{i}].name: a second region {region.name!r}")
+        if not 0 <= region.reserve < region.size:
+            found.append(f"memory[{i}].reserve: {region.reserve} of {region.name}'s {region.size} bytes")
         if region.origin < 0 or region.end > 1 << 32:
             found.append(f"memory[{i}]: {region.name} lies outside the 32-bit address space")
         found.extend(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from slm2c.board import Board, list_boards, load_board
 from slm2c.emit import Texts, classifies_text
 from slm2c.errors import CompileError, Problem
-from slm2c.ir import Graph, Node
+from slm2c.ir import Array, Graph, Node
 from slm2c.lower import Lowered, most_tokens, target_of
 from slm2c.ops import TABLE
 from slm2c.passes import Fused
 
 _LARGEST = 5  # contributors that a message lists
+_APPLICATION = "application"
+_FAR = 2  # times a memory
 
 
 DATA_BYTES = 1024
-"""Variables of the image that is measured, beside the model's memory: start-up code, C library, a line of text."""
+"""Kept for the variables of an image, beside the model's memory, until it is linked: start-up code, C library, a line
+of text. tests/test_report.py holds that it suffices."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Need:
 
 @dataclass(frozen=True)
 class _Remedy:
+    """What `text` says would save so many bytes; 0 for a remedy that is none of the model."""
+
     saves: int
     text: str
 
@@ -44,7 +49,7 @@ def caller_bytes(graph: Graph, texts: Texts) -> int:
 
 
 def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
-    """What goes where on `board`. The stack counts with what the board reserves; `code` is 0 until it is measured."""
+    """What is expected to go where on `board`, before it is linked. Of the stack, what the board keeps for it."""
     place, arena = board.placement, lowered.emitted.arena_bytes
     caller = caller_bytes(lowered.program.graph, lowered.texts)
     beside = caller + DATA_BYTES
@@ -56,7 +61,28 @@ def needs(board: Board, lowered: Lowered, code: int = 0) -> tuple[Need, ...]:
         Need(place.stack, "inputs and outputs", caller),
         Need(place.stack, "variables", DATA_BYTES),
     )
-    return tuple(need for need in found if need.bytes)
+    return _reserved(board, found)
+
+
+def linked_needs(board: Board, lowered: Lowered, over: Mapping[str, int], arena: str) -> tuple[Need, ...]:
+    """The same once the linker has said by how many bytes the regions of `over` are too small for an image with its
+    arena in region `arena`. What of these is not known otherwise is code, or variables.
+    """
+    place = board.placement
+    found = [need for need in needs(board, lowered) if need.what not in ("variables", _APPLICATION)]
+    found = [replace(need, region=arena) if need.what == "arena" else need for need in found]
+    for name, size in over.items():
+        usable = board.region(name).size - board.region(name).reserve
+        rest = usable + size - sum(need.bytes for need in found if need.region == name)
+        found.append(Need(name, "code" if name == place.code else "variables", rest))
+    return _reserved(board, found)
+
+
+def _reserved(board: Board, found: Iterable[Need]) -> tuple[Need, ...]:
+    """With what the application keeps of the regions that are used, and without what takes nothing."""
+    taken = [need for need in found if need.bytes]
+    regions = dict.fromkeys(need.region for need in taken)
+    return (*taken, *(Need(x, _APPLICATION, n) for x in regions if (n := board.region(x).reserve)))
 
 
 def arena_room(board: Board, graph: Graph, texts: Texts) -> int:
@@ -82,25 +108,31 @@ def fitting_boards(lowered: Lowered, code: int = 0) -> tuple[str, ...]:
 
 
 def is_hopeless(board: Board, fused: Fused) -> bool:
-    """Whether an int8 tensor that cannot be tiled, or the int8 weights, exceed the board: not worth a calibration."""
+    """Whether an int8 tensor that cannot be tiled exceeds the board, or the int8 weights do by far: not worth the
+    calibration, which would make the figures exact.
+    """
     graph = fused.graph
     weights = sum(value.size for value in graph.consts.values())
     whole = [node for node in graph.nodes if not TABLE[node.op].rowwise(node, graph)]
     largest = max((graph.tensors[node.outputs[0]].size for node in whole), default=0)
-    return weights > board.region(board.placement.blob).size or largest > board.arena_limit
+    return weights > _FAR * board.region(board.placement.blob).size or largest > board.arena_limit
 
 
-def check(board: Board, fused: Fused, lowered: Lowered, code: int = 0) -> None:
-    """Raises CompileError if a region is too small: what it needs, what takes the most, what would help."""
-    found = needs(board, lowered, code)
+def check(board: Board, fused: Fused, lowered: Lowered, found: Sequence[Need] | None = None) -> None:
+    """Raises CompileError if a region is too small for what is `found` to be needed, else for what is expected: what
+    it needs, what takes the most, what would help.
+    """
+    found = needs(board, lowered) if found is None else found
     problems: list[Problem] = []
+    code = sum(need.bytes for need in found if need.what == "code")
     for region, over in excess(board, found).items():
         group = by_region(found)[region]
         needed = sum(n.bytes for n in group)
-        parts = ", ".join(f"{n.what} {n.bytes:,}" for n in group)
+        parts = ", ".join(f"{n.what} {n.bytes:,}" for n in sorted(group, key=lambda n: -n.bytes))
         flash = not board.region(region).writable
         remedies = [
-            *(_flash_remedies(lowered, over) if flash else _ram_remedies(board, fused, lowered)),
+            *(_smaller_blob(lowered, over, group) if flash else _smaller_arena(board, fused, lowered, over, group)),
+            *_other_region(board, found, region, over),
             *_other_board(lowered, code),
         ]
         ranked = sorted(remedies, key=lambda r: -r.saves)
@@ -146,47 +178,82 @@ def _flash_contributors(lowered: Lowered) -> list[Problem]:
     return [Problem(nodes[out].name, nodes[out].op, f"{size:,} bytes of weights") for out, size in largest]
 
 
-def _ram_remedies(board: Board, fused: Fused, lowered: Lowered) -> Iterator[_Remedy]:
+def _smaller_arena(board: Board, fused: Fused, lowered: Lowered, over: int, group: Sequence[Need]) -> Iterator[_Remedy]:
     """Shorter or smaller inputs."""
-    graph, peak = lowered.program.graph, lowered.plan.peak
+    graph, arena = lowered.program.graph, sum(need.bytes for need in group if need.what == "arena")
+    if not arena:
+        return
     if fused.interface is not None:
-        room = arena_room(board, graph, lowered.texts)
-        if fits := most_tokens(lowered, fused, target_of(board), room):
+        longest, ports = fused.interface.max_tokens, (*graph.inputs, *dict.fromkeys(graph.outputs))
+        counted = [x for x in ports if graph.tensors[x].token_axis is not None]
+        beside = any(need.what == "inputs and outputs" for need in group)
+        held = sum(graph.tensors[x].nbytes for x in counted) // longest if beside else 0
+        fits, taken = most_tokens(lowered, fused, target_of(board), arena - over, held)
+        if fits:
+            saves = arena - taken + held * (longest - fits)
             yield _Remedy(
-                lowered.chosen.arena_bytes - room,
-                f"at most {fits} tokens instead of {fused.interface.max_tokens} (--shape "
+                saves,
+                f"at most {fits} tokens instead of {longest} save {saves:,} bytes (--shape "
                 f"{fused.interface.lookups[0]}=1,{fits} where the export leaves the length open, else export it so)",
             )
     elif any(len(graph.tensors[x].shape) > 1 and max(graph.tensors[x].shape) > 1 for x in graph.inputs):
-        yield _Remedy(peak.bytes // 2, f"half the length of the input saves about {peak.bytes // 2:,} bytes")
+        half = lowered.plan.peak.bytes // 2
+        yield _Remedy(half, f"half the length of the input saves about {half:,} bytes")
 
 
-def _flash_remedies(lowered: Lowered, over: int) -> Iterator[_Remedy]:
+def _smaller_blob(lowered: Lowered, over: int, group: Sequence[Need]) -> Iterator[_Remedy]:
     """A smaller vocabulary, fewer layers."""
+    if not any(need.what == "blob" for need in group):
+        return
     graph, emitted = lowered.program.graph, lowered.emitted
-    tables = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes if node.op == "embedding")
-    rows = max(
-        (
-            graph.consts[x].shape[0]
-            for node in graph.nodes
-            if node.op == "embedding"
-            for x in node.inputs
-            if x in graph.consts and graph.consts[x].ndim == 2
-        ),
-        default=0,
-    )
+    tables = [node for node in graph.nodes if node.op == "embedding"]
+    consts = (graph.consts[x] for node in tables for x in node.inputs if x in graph.consts)
+    rows = max((value.shape[0] for value in consts if value.ndim == 2), default=0)
     if rows:
-        entry = (tables + emitted.sections.get("tokenizer", 0)) / rows
-        fits = rows - math.ceil(over / entry)
-        if fits > 0:
-            yield _Remedy(over, f"a vocabulary of at most {fits:,} instead of {rows:,} entries saves {over:,} bytes")
+        entry = (
+            sum(value.nbytes // rows for value in _tables(graph, rows)) + emitted.sections.get("tokenizer", 0) / rows
+        )
+        less = math.ceil(over / entry)
+        if less < rows:
+            saves = round(less * entry)
+            yield _Remedy(
+                saves, f"a vocabulary of at most {rows - less:,} instead of {rows:,} entries saves {saves:,} bytes"
+            )
         else:
-            yield _Remedy(int(rows * entry), f"a smaller vocabulary saves about {entry:,.0f} bytes an entry")
+            saves = round(rows * entry)
+            yield _Remedy(saves, f"a smaller vocabulary saves {entry:,.0f} bytes an entry, {saves:,} at most")
     layers = [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
     if len(layers) > 1:
         between = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes[layers[0] : layers[-1]])
         each = between // (len(layers) - 1)
-        yield _Remedy(each, f"each of the {len(layers)} layers less saves about {each:,} bytes")
+        less = math.ceil(over / each)
+        if less < len(layers):
+            text = f"at most {len(layers) - less} layers instead of {len(layers)} save about {less * each:,} bytes"
+            yield _Remedy(less * each, text)
+        else:
+            yield _Remedy(each, f"each of the {len(layers)} layers less saves about {each:,} bytes")
+
+
+def _tables(graph: Graph, rows: int) -> list[Array]:
+    """Tables of embeddings with so many rows."""
+    names = {x for node in graph.nodes if node.op == "embedding" for x in node.inputs if x in graph.consts}
+    return [graph.consts[x] for x in sorted(names) if graph.consts[x].ndim == 2 and graph.consts[x].shape[0] == rows]
+
+
+def _other_region(board: Board, found: Sequence[Need], region: str, over: int) -> Iterator[_Remedy]:
+    """What would fit another memory of the board, and what the application could give."""
+    free = {
+        r.name: r.size - r.reserve - sum(need.bytes for need in found if need.region == r.name)
+        for r in board.memory
+        if r.writable == board.region(region).writable and r.name != region
+    }
+    for need in found:
+        home = next((name for name, size in free.items() if size >= need.bytes), None)
+        if need.region == region and need.what in ("arena", "blob", "code", "stack") and home:
+            key = f"placement.{need.what} in a copy of the board's file"
+            yield _Remedy(need.bytes, f"the {need.what} in {home} instead saves {need.bytes:,} bytes ({key})")
+        elif need.region == region and need.what == _APPLICATION:
+            yield _Remedy(min(over, need.bytes), f"the application keeps {need.bytes:,} bytes (--reserve)")
 
 
 def _other_board(lowered: Lowered, code: int) -> Iterator[_Remedy]:
@@ -203,5 +270,6 @@ __all__ = [
     "excess",
     "fitting_boards",
     "is_hopeless",
+    "linked_needs",
     "needs",
 ]

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm2c import budget, firmware, measure, output, renode, report, report_html
+from slm2c import costs, firmware, fit, measure, output, renode, report, report_html, timing
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, Progress, compile_model, replace_folder, require_replaceable
+from slm2c.emit import classifies_text
 from slm2c.errors import CompileError
 from slm2c.measure import Footprint
-from slm2c.toolchain import cross_cc
+from slm2c.toolchain import Misfit, cross_cc
+
+_TEXT = "turn on 2 lights, please"
+"""What a text model is asked while its stack is measured."""
+
+_EMULATED = 5_000_000_000  # instructions at most: some ten seconds
 
 
 def build(
@@ -29,7 +35,7 @@ def build(
         output.write(folder, compiled)
         progress("measure", 0, 1)
         found = _footprint(folder, compiled)
-        firmware.write(folder, compiled, board.placement.hot if isinstance(found, str) else found.hot)
+        firmware.write(folder, compiled, None if isinstance(found, str) else found.placement)
         renode.write_console(folder / firmware.FOLDER, board, compiled.name)
         made.update(report.build(compiled, found))
         report.write(folder, made)
@@ -45,7 +51,12 @@ def _footprint(folder: Path, compiled: Compiled) -> Footprint | str:
         cross_cc(compiled.board.architecture)
     except CompileError as error:
         return str(error)
-    emitted = compiled.lowered.emitted
-    found = measure.footprint(folder, compiled.name, compiled.board, emitted.entries)
-    budget.check(compiled.board, compiled.fused, compiled.lowered, found.code)
-    return found
+    lowered, board = compiled.lowered, compiled.board
+    tokens = [max(1, length.tokens) for length in timing.lengths(compiled)]
+    quick = sum(costs.instructions(lowered.program, n) for n in tokens) <= _EMULATED
+    text = _TEXT if classifies_text(lowered.program.graph, lowered.texts) else ""
+    try:
+        return measure.footprint(folder, compiled.name, board, lowered.emitted.entries, tokens if quick else (), text)
+    except Misfit as misfit:
+        fit.refuse(board, compiled.fused, lowered, misfit)
+        raise

@@ -45,7 +45,7 @@ class _State:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """The entry point `slm2c`: run a command and exit."""
+    """Run a command and exit."""
     # BLAS threads cost more than they gain on matrices of this size, and must not decide about the last bit.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(invoke(args))
+    sys.exit(_flushed(invoke(args)))
 
 
 def invoke(args: Sequence[str] | None) -> int:
@@ -79,10 +79,26 @@ def invoke(args: Sequence[str] | None) -> int:
         return _bug(error, state)
 
 
+def _flushed(code: int) -> int:
+    """The exit code, once all is written. What cannot be is given up, or Python would try again and complain."""
+    try:
+        if sys.stdout is not None:  # none, if it was closed before we began
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            click.echo(f"error: standard output: {error.strerror}", err=True)
+            return EXIT_FAILED
+    return code
+
+
 def _fail(error: CompileError, state: _State) -> int:
-    if state.json:
-        _print_json({"error": error.to_json()})
-    else:
+    try:
+        if state.json:
+            _print_json({"error": error.to_json()})
+    except OSError:  # a full disk behind the standard output: the other stream may do
+        state.json = False
+    if not state.json:
         for problem in error.problems:
             click.echo(f"error: {problem}", err=True)
     return EXIT_FAILED
@@ -161,6 +177,17 @@ def _parse_shapes(_: click.Context, __: click.Parameter, given: Sequence[str]) -
     return shapes
 
 
+def _parse_reserve(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, int]:
+    """REGION=BYTES of each --reserve."""
+    reserve: dict[str, int] = {}
+    for text in given:
+        region, _equals, size = text.partition("=")
+        if not region or not (size.isascii() and size.isdigit()):
+            raise click.BadParameter(f"{text!r} is not REGION=BYTES as in sram=65536")
+        reserve[region] = int(size)
+    return reserve
+
+
 _json = click.option(
     "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help="Print facts as JSON."
 )
@@ -231,21 +258,28 @@ def inspect(model: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     type=_BYTES,
     help="What the arena may take, at most: less trades speed for memory, more buys larger tiles.",
 )
+@click.option(
+    "--reserve",
+    multiple=True,
+    metavar="REGION=BYTES",
+    callback=_parse_reserve,
+    help="What the application keeps of a memory of the board, as sram=65536. Repeatable.",
+)
 @_json
-def build(model: Path, out: Path, board: str, **options: Any) -> None:
+def build(model: Path, out: Path, board: str, reserve: dict[str, int], **options: Any) -> None:
     """Compile MODEL to C, a weight blob and a report.
 
     MODEL is an .onnx file, or a folder as `optimum-cli export onnx` writes it: model.onnx, and what is there of
     tokenizer.json, config.json with id2label, calib.npz, calib.csv and calib.txt.
     """
-    from slm2c.board import load_board
+    from slm2c.board import load_board, with_reserve
     from slm2c.build import build as build_folder
     from slm2c.compile import Options
-    from slm2c.summary import summary
+    from slm2c.summary import cost, summary
 
     start = time.monotonic()
     with _progress() as progress:
-        facts = build_folder(model, out, load_board(board), Options(**options), progress)
+        facts = build_folder(model, out, with_reserve(load_board(board), reserve), Options(**options), progress)
     there = shlex.quote(printable(str(out)))
     hints = [
         (f"slm2c validate {there}", "compare the C with the integer reference, bit for bit"),
@@ -256,7 +290,10 @@ def build(model: Path, out: Path, board: str, **options: Any) -> None:
         (f"slm2c report {there}", "see where the bytes go"),
     ]
     wrote = f"wrote {printable(str(out))} in {duration(time.monotonic() - start)}; next:"
-    _show({"output": str(out), **facts}, lambda: f"{summary(facts)}\n\n{wrote}\n{table(hints, 'll')}")
+    _show(
+        {"output": str(out), **facts},
+        lambda: f"{summary(facts)}\n\n{cost(facts['cost'])}\n\n{wrote}\n{table(hints, 'll')}",
+    )
 
 
 @cli.command(epilog="Example: slm2c validate out --on host --on qemu --board mps2-an500 --board mps2-an386")

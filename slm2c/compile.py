@@ -16,16 +16,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slm2c import budget, importer, samples
+from slm2c import budget, fit, importer, samples
 from slm2c.board import Board
 from slm2c.calibrate import METHODS, Observed, Sample, observe
-from slm2c.emit import Texts, is_identifier
+from slm2c.emit import Texts, class_count, is_identifier
 from slm2c.errors import CompileError, Problem
 from slm2c.interpret import run_fused
+from slm2c.ir import Array
 from slm2c.lower import Lowered, lower, sketch, target_of
 from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
-from slm2c.quantize import FILE, Quantized, output_sqnr, quantize
+from slm2c.quantize import FILE, Quantized, agreeing, output_sqnr, quantize
 from slm2c.tokenizer import Tokenizer, read_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -59,7 +60,8 @@ class Compiled:
     """Everything that the stages made, for the report and for whoever wants to look.
 
     `calibration` is None if random samples had to do; `methods` holds the SQNR in dB of the outputs by each method
-    tried.
+    tried, over `judged` of the samples. To `agreeing` of these the integer graph gives the class that the float graph
+    gives; None for a model without classes, or random samples.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Compiled:
     calibration: Path | None
     method: str
     methods: Mapping[str, float]
+    judged: int
+    agreeing: int | None
     quantized: Quantized
     lowered: Lowered
     tokenizer: Path | None
@@ -91,7 +95,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     if budget.is_hopeless(board, fused):
         progress("plan", 0, 1)
         room = budget.arena_room(board, fused.graph, texts)
-        budget.check(board, fused, sketch(fused, texts, name, target_of(board), room))
+        fit.require(board, fused, sketch(fused, texts, name, target_of(board), room), name)
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
     fixed = {
@@ -101,13 +105,17 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
         )
         if port is not None and port.code is not None
     }
-    method, scores, quantized = _quantize(fused, observed, chosen, options, fixed, progress)
+    judged = chosen[:: max(1, len(chosen) // _JUDGED)]
+    floats = [run_fused(fused.graph, sample) for sample in judged]
+    method, scores, quantized = _quantize(fused, observed, judged, floats, options, fixed, progress)
+    classifies = files.calibration is not None and class_count(quantized.graph)
+    same = agreeing(fused.graph, quantized.graph, judged, floats) if classifies else None
     progress("emit", 0, 1)
     room = budget.arena_room(board, quantized.graph, texts)
     limit = room if options.arena is None else min(room, options.arena)
     wide = options.arena is not None
     lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit, wide=wide)
-    budget.check(board, fused, lowered)
+    fit.require(board, fused, lowered, name)
     if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
         least = lowered.chosen.arena_bytes
         fact = f"the smallest arena of any schedule takes {least:,} bytes, {options.arena:,} are asked"
@@ -122,6 +130,8 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
         files.calibration,
         method,
         scores,
+        len(judged),
+        same,
         quantized,
         lowered,
         files.tokenizer,
@@ -138,7 +148,8 @@ def _ports(imported: importer.Imported, fused: Fused) -> list[importer.Port | No
 def _quantize(
     fused: Fused,
     observed: Mapping[str, Observed],
-    chosen: Sequence[Sample],
+    judged: Sequence[Sample],
+    floats: Sequence[Mapping[str, Array]],
     options: Options,
     fixed: Collection[str],
     progress: Progress,
@@ -152,8 +163,6 @@ def _quantize(
     candidates: Sequence[str] = (options.method,) if options.method != "auto" else METHODS
     if stated and options.method == "auto":
         candidates = (FILE,)
-    judged = list(chosen)[:: max(1, len(chosen) // _JUDGED)]
-    floats = [run_fused(fused.graph, sample) for sample in judged]
     found: dict[str, Quantized] = {}
     scores: dict[str, float] = {}
     for i, candidate in enumerate(candidates):

@@ -61,17 +61,18 @@ def llvm_version() -> str | None:
     return found[1] if found else "unknown"
 
 
-def executed(elf: Path, board: Board, marks: Sequence[str]) -> list[Part]:
+def executed(elf: Path, board: Board, marks: Sequence[str], core: str = MODELLED) -> list[Part]:
     """What an image executes on the emulated `board`, cut where a function of `marks` is entered; in order.
 
-    Cycles are estimated for a Cortex-M7 where there is an llvm-mca. Raises CompileError without objdump or QEMU.
+    Cycles are estimated for a board with the core `core`, which llvm-mca must know, where there is one. Raises
+    CompileError without objdump or QEMU.
     """
     program = disassemble(elf)
     parts = list(_cut(_blocks(elf, board), {at: name for at, name in program.functions.items() if name in marks}))
     runs = sorted({run for _, part in parts for run in part})
     inside = {run: program.by_function(run) for run in runs}
-    tool = llvm_mca() if board.cpu == MODELLED else None
-    prices = {} if tool is None else _prices(tool, runs, program)
+    tool = llvm_mca() if board.cpu == core else None
+    prices = {} if tool is None else _prices(tool, runs, program, core)
     found = []
     for mark, part in parts:
         functions: Counter[str] = Counter()
@@ -179,11 +180,11 @@ def _parse_log(lines: Iterator[str]) -> Iterator[Run]:
             ends[first] = address + (4 if code[3] else 2)
 
 
-def _prices(tool: str, runs: Iterable[Run], program: Program) -> dict[Run, float]:
+def _prices(tool: str, runs: Iterable[Run], program: Program, core: str) -> dict[Run, float]:
     """Cycles of each run, repeated; an instruction that llvm-mca does not read counts one."""
     bodies = {run: list(_assembly(program.between(run))) for run in runs}
     refused = dict.fromkeys(bodies, 0)
-    command = [tool, "-mtriple=thumbv7em-none-eabihf", f"-mcpu={MODELLED}", f"-iterations={_ITERATIONS}", "-"]
+    command = [tool, "-mtriple=thumbv7em-none-eabihf", f"-mcpu={core}", f"-iterations={_ITERATIONS}", "-"]
     while True:
         lines: list[str] = []
         owners: list[tuple[Run, int] | None] = []

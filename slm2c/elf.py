@@ -90,6 +90,17 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Bytes of one section in a memory region; `load`: those from which the start-up code fills it elsewhere."""
+
+    region: str
+    section: str
+    address: int
+    bytes: int
+    load: bool
+
+
+@dataclass(frozen=True)
 class Symbol:
     """A function or object as linked; `size` in bytes, `part` a field of `Sizes`."""
 
@@ -127,32 +138,34 @@ def elf_sizes(elf: Path) -> Sizes:
     return Sizes(**total)
 
 
-def region_sizes(elf: Path, memory: Iterable[MemoryRegion]) -> dict[str, int]:
-    """Bytes of each memory region that the image occupies; what the start-up code copies counts in both of its places.
+def pieces(elf: Path, memory: Iterable[MemoryRegion]) -> tuple[Piece, ...]:
+    """What lies in the memory regions, in order of address; what the start-up code copies is in both of its places.
 
-    Raises AssertionError for what lies in none.
+    Raises AssertionError for what lies in no region.
     """
     regions = tuple(memory)
-    sizes = {region.name: 0 for region in regions}
+    found = []
 
-    def occupy(address: int, size: int) -> None:
+    def occupy(section: str, address: int, size: int, load: bool) -> None:
         home = [region.name for region in regions if region.origin <= address and address + size <= region.end]
         assert home, f"{elf.name}: no memory at {address:#010x}"
-        sizes[home[0]] += size
+        found.append(Piece(home[0], section, address, size, load))
 
     with elf.open("rb") as file:
         image = ELFFile(file)
+        moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
         for section in image.iter_sections():
             if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section["sh_size"]:
-                occupy(section["sh_addr"], section["sh_size"])
-        for segment in image.iter_segments("PT_LOAD"):
-            if segment["p_paddr"] != segment["p_vaddr"] and segment["p_filesz"]:
-                occupy(segment["p_paddr"], segment["p_filesz"])
-    return sizes
+                occupy(section.name, section["sh_addr"], section["sh_size"], False)
+                for segment in moved:
+                    if segment.section_in_segment(section) and section["sh_type"] != "SHT_NOBITS":
+                        shift = segment["p_paddr"] - segment["p_vaddr"]
+                        occupy(section.name, section["sh_addr"] + shift, section["sh_size"], True)
+    return tuple(sorted(found, key=lambda piece: piece.address))
 
 
-def object_sizes(link_map: Path, objects: Iterable[Path]) -> Sizes:
-    """What the given object files have in the image, by the linker's map; without gaps between them.
+def object_sections(link_map: Path, objects: Iterable[Path]) -> dict[str, int]:
+    """Bytes that the given object files have in each output section, by the linker's map; without gaps between them.
 
     Raises AssertionError for an object that the linker did not load. Identical strings of several objects are
     stored once, and count for the first.
@@ -162,14 +175,22 @@ def object_sizes(link_map: Path, objects: Iterable[Path]) -> Sizes:
     wanted = {str(path) for path in objects}
     assert wanted <= loaded, f"{link_map.name}: not linked: {sorted(wanted - loaded)}"
     total: Counter[str] = Counter()
-    part = None
+    section = ""
     # "OUTPUT  address  size", then " INPUT  address  size object"; a long name is followed by a line break.
     line = r"^( ?)(\.\S+|COMMON|/DISCARD/)(?:\s+0x[0-9a-f]+\s+0x([0-9a-f]+)(?: (.*))?)?$"
     for indent, name, size, owner in re.findall(line, text, re.MULTILINE):
         if not indent:
-            part = _PARTS.get(name)
-        elif part and owner in wanted:
-            total[part] += int(size, 16)
+            section = name
+        elif section in _PARTS and owner in wanted:
+            total[section] += int(size, 16)
+    return dict(total)
+
+
+def object_sizes(link_map: Path, objects: Iterable[Path]) -> Sizes:
+    """The same by the fields of `Sizes`."""
+    total: Counter[str] = Counter()
+    for section, size in object_sections(link_map, objects).items():
+        total[_PARTS[section]] += size
     return Sizes(**total)
 
 

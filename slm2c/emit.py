@@ -35,6 +35,9 @@ _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", 
 _STRUCTS = {"layout": "slm_layout"}
 """C structs of int32_t fields that constants with this suffix are; a params constant is <kernel>_params."""
 
+_PROFILE = ("slm_profile.c", "slm_profile.h", "slm_profile_clock.h")
+"""What a build with SLM_PROFILE needs; in any other it is empty."""
+
 _TEMPLATES = {
     "{name}.h": "model.h.j2",
     "{name}.c": "model.c.j2",
@@ -142,6 +145,14 @@ def comment_text(text: str) -> str:
     return safe.replace("*/", "*_").replace("/*", "/_")[:120]
 
 
+def c_string(text: str) -> str:
+    """`text` as UTF-8 between the quotes of a C string; in octal what is not plain ASCII, may be part of a trigraph, or
+    looks like the end of a comment.
+    """
+    plain = set(string.ascii_letters + string.digits + string.punctuation + " ") - set('"\\?*')
+    return "".join(chr(byte) if chr(byte) in plain else f"\\{byte:03o}" for byte in text.encode("utf-8", "replace"))
+
+
 def emit(
     program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool
 ) -> Emitted:
@@ -220,7 +231,7 @@ class _Model:
         self.scores_offset = self.text_offset + _ids_bytes(interface)
         self.arena_bytes = max(ALIGNMENT, self.text_offset + text_bytes(self.graph, interface, texts))
         symbols = {c.symbol for c in program.calls if c.symbol} | self._extra_symbols()
-        self.runtime = tuple(sorted({*_runtime_files(tuple(sorted(symbols))), *self._loop_headers()}))
+        self.runtime = tuple(sorted({*_runtime_files(tuple(sorted(symbols))), *self._loop_headers(), *_PROFILE}))
 
     @property
     def max_tokens(self) -> int:
@@ -456,6 +467,8 @@ class _Model:
             "inputs": inputs,
             "outputs": outputs,
             "run_parameters": ", ".join(parameters),
+            "run_arguments": ", ".join(re.split(r"[ *]", parameter)[-1] for parameter in parameters),
+            "nodes": [{"name": c_string(node.name), "op": node.op} for node in self.graph.nodes],
             "weights": self.groups,
             "weights_bytes": len(self.weights_bytes),
             "structure": struct.unpack("<4I", self.structure),

@@ -7,15 +7,17 @@ driver of the console, main program, Makefile and CMakeLists.txt. Neither needs 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from slm2c import budget, toolchain
-from slm2c.board import Board
+from slm2c.board import Board, Placement
 from slm2c.compile import Compiled
 from slm2c.emit import classifies_text, comment_text
+from slm2c.lower import Lowered
 from slm2c.resources import data_dir
 
 FOLDER = "firmware"
@@ -26,10 +28,10 @@ _KERNEL = "*/{}*.o* *:{}*.o*"
 """How the linker knows an object of a kernel: as make names it; in the library that CMake makes."""
 
 
-def write(folder: Path, compiled: Compiled, hot: str | None) -> None:
+def write(folder: Path, compiled: Compiled, placement: Placement | None) -> None:
     """Add firmware/ to the output `folder`, which has the model's own part (main.c) already.
 
-    `hot` is the memory region that hot kernels are copied to, None to leave them where code lies.
+    `placement` is what was linked, with one region for the arena; None where nothing could be linked, to expect it.
     """
     board, lowered = compiled.board, compiled.lowered
     target, templates = folder / FOLDER, data_dir("templates")
@@ -56,11 +58,15 @@ def write(folder: Path, compiled: Compiled, hot: str | None) -> None:
         keep_trailing_newline=True,
     )
     made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in _RENDERED}
-    beside = budget.caller_bytes(lowered.program.graph, lowered.texts) + budget.DATA_BYTES
-    arena = board.arena_region(lowered.emitted.arena_bytes, beside)
-    made["firmware.ld"] = toolchain.linker_script(board, f"{compiled.name} with a console", arena, hot, _KERNEL)
+    placed = replace(board, placement=placement or _expected(board, lowered))
+    made["firmware.ld"] = toolchain.linker_script(placed, f"{compiled.name} with a console", _KERNEL)
     for name, content in made.items():
         (target / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def _expected(board: Board, lowered: Lowered) -> Placement:
+    beside = budget.caller_bytes(lowered.program.graph, lowered.texts) + budget.DATA_BYTES
+    return replace(board.placement, arena=(board.arena_region(lowered.emitted.arena_bytes, beside),))
 
 
 def driver(board: Board) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -72,6 +72,47 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
     Raises CompileError where there is no graph to speak of: an unreadable or damaged file, unbound or contradictory
     shapes, a graph with cycles or without outputs. Operators that are not supported are reported in `problems` instead.
     """
+    imported = _load(path, shapes or {}, name)
+    if imported.problems and shapes and (longest := _longest(path, shapes)):
+        length = _length(shapes)
+        input_name = next(x for x, shape in shapes.items() if length in shape)
+        option = ",".join(map(str, _shortened(shapes, longest)[input_name]))
+        reason = f"is bound to {length}, the model takes {longest} at most (at {length}, {imported.problems[0]})"
+        problem = Problem(input_name, "", reason, f"bind --shape {input_name}={option}, or less")
+        return replace(imported, problems=(problem,))
+    return imported
+
+
+def _length(shapes: Mapping[str, Shape]) -> int:
+    """The size that counts tokens, where one does: the largest."""
+    return max(size for shape in shapes.values() for size in shape)
+
+
+def _shortened(shapes: Mapping[str, Shape], length: int) -> dict[str, Shape]:
+    return {x: tuple(length if d == _length(shapes) else d for d in shape) for x, shape in shapes.items()}
+
+
+def _longest(path: str | Path, shapes: Mapping[str, Shape]) -> int:
+    """The largest length, shorter than that of `shapes`, at which nothing is wrong: a table of positions ends there. 0
+    if the length is not to blame.
+    """
+
+    def works(length: int) -> bool:
+        try:
+            return not _load(path, _shortened(shapes, length), None).problems
+        except CompileError:
+            return False
+
+    low, high = 2, _length(shapes)
+    if high <= low or not works(low):
+        return 0
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if works(middle) else (low, middle)
+    return low
+
+
+def _load(path: str | Path, shapes: Mapping[str, Shape], name: str | None) -> Imported:
     file = locate(path)
     model = read_model(file)
     graph = model.graph
@@ -87,7 +128,7 @@ def load(path: str | Path, shapes: Mapping[str, Shape] | None = None, *, name: s
             )
         )
     constants = {tensor.name for tensor in graph.initializer}
-    bound = bind_inputs([value for value in graph.input if value.name not in constants], shapes or {})
+    bound = bind_inputs([value for value in graph.input if value.name not in constants], shapes)
     state = Translator(model, file.parent)
     scope = Scope({}, {o.domain: o.version for o in model.opset_import}, {}, {}, 0)
     for input_name, (shape, elem_type) in bound.items():

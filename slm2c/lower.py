@@ -128,19 +128,21 @@ def _assumed(fused: Fused) -> Graph:
     return quantize(fused.graph, assumed, "minmax").graph
 
 
-def most_tokens(lowered: Lowered, fused: Fused, target: Target, limit: int) -> int:
-    """The largest token count for which some schedule fits `limit` bytes; 0 if there is none, or the length is
-    fixed.
+def most_tokens(lowered: Lowered, fused: Fused, target: Target, limit: int, held: int = 0) -> tuple[int, int]:
+    """(the largest token count for which some schedule has an arena of at most `limit` bytes, what that takes); zeros
+    if there is none, or the length is fixed. Each token less leaves `held` bytes more, which the caller holds.
     """
     if fused.interface is None or fused.fixed_by:
-        return 0
-    low, high = 0, fused.interface.max_tokens
+        return 0, 0
+    low, high, taken = 0, fused.interface.max_tokens, 0
     while low < high:
         tokens = (low + high + 1) // 2
         shorter = replace(fused, interface=replace(fused.interface, max_tokens=tokens))
         ways = schedules(_shortened(lowered.program.graph, tokens), shorter, lowered.texts, target)
-        low, high = (tokens, high) if any(way.arena_bytes <= limit for way in ways) else (low, tokens - 1)
-    return low
+        room = limit + held * (fused.interface.max_tokens - tokens)
+        fits = [way.arena_bytes for way in ways if way.arena_bytes <= room]
+        low, high, taken = (tokens, high, fits[0]) if fits else (low, tokens - 1, taken)
+    return low, taken
 
 
 def _shortened(graph: Graph, tokens: int) -> Graph:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, validate
+from slm2c import __version__, fit, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
@@ -27,7 +27,6 @@ from slm2c.errors import CompileError, Problem
 from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface
 from slm2c.quantize import run_int
-from slm2c.resources import data_dir
 from slm2c.serialize import load_graph, read_arrays, save_graph
 
 _KEPT_SAMPLES = 64
@@ -55,13 +54,7 @@ class Output:
 def write(folder: Path, compiled: Compiled) -> None:
     """Fill a new folder with everything but the report."""
     emitted = compiled.lowered.emitted
-    for path, text in emitted.files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8", newline="\n")
-    (folder / f"{compiled.name}_blob.bin").write_bytes(emitted.blob)
-    (folder / "slm").mkdir()
-    for name in emitted.runtime:
-        shutil.copyfile(data_dir("runtime_c") / name, folder / "slm" / name)
+    fit.write_c(folder, compiled.name, emitted)
     reference = folder / "reference"
     reference.mkdir()
     save_graph(compiled.fused.graph, reference / "float")

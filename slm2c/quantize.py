@@ -228,3 +228,12 @@ def output_sqnr(
             signal += float(np.square(real).sum())
             noise += float(np.square(fixedpoint.dequantize(got[b], quant) - real).sum())
     return 120.0 if noise <= signal * 1e-12 else float(10 * np.log10(max(signal, 1e-300) / noise))
+
+
+def agreeing(
+    float_graph: Graph, integer: Graph, samples: Sequence[Sample], floats: Sequence[Mapping[str, Array]]
+) -> int:
+    """In how many samples the greatest element of the first output is the same in both graphs."""
+    a, b = float_graph.outputs[0], integer.outputs[0]
+    pairs = zip(samples, floats, strict=True)
+    return sum(int(np.argmax(run_int(integer, sample)[b])) == int(np.argmax(want[a])) for sample, want in pairs)

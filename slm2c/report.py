@@ -1,8 +1,8 @@
 """report: what a build costs and what was decided, as report.json. summary.py shows it as text.
 
 `flash` and `sram` hold the bytes on the board. What was measured with tools of this machine stands under `measured`,
-with the tools' versions; code_bytes and stack_bytes come from there and are null without the tools. The rest is the
-same on every machine.
+with the tools' versions; code_bytes, stack_bytes and what the board's regions hold come from there. Without the tools
+the first two are null, and the regions hold what is expected. The rest is the same on every machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, budget, costs
+from slm2c import __version__, budget, costs, image, timing
 from slm2c.board import Board
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
@@ -31,6 +31,7 @@ _PARTS = (
     "sram",
     "board",
     "model",
+    "cost",
     "calibration",
     "schedule",
     "layers",
@@ -45,9 +46,9 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     lowered, board = compiled.lowered, compiled.board
     plan, emitted, graph = lowered.plan, lowered.emitted, lowered.program.graph
     known = measured if isinstance(measured, Footprint) else None
-    code = None if known is None else known.code
-    tokens = 1 if compiled.fused.interface is None else compiled.fused.interface.max_tokens
-    instructions = costs.instructions_by_output(lowered.program, tokens)
+    code = None if known is None else known.image.code
+    lengths = [max(1, length.tokens) for length in timing.lengths(compiled)]
+    instructions = [costs.instructions_by_output(lowered.program, tokens) for tokens in lengths]
     kept = emitted.arena_bytes - plan.arena_bytes  # ids and scores of a text model, beside the plan
     return {
         "slm2c": __version__,
@@ -63,13 +64,16 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
         "board": {
             "name": board.name,
             "description": board.description,
-            "regions": _regions(board, compiled, code or 0),
+            "regions": _regions(board, compiled, known),
         },
         "model": _model(compiled),
+        "cost": timing.cost(compiled, "no tools" if known is None else known.emulated),
         "calibration": {
             "samples": len(compiled.samples),
             "source": None if compiled.calibration is None else compiled.calibration.name,
             "method": compiled.method,
+            "judged": compiled.judged,
+            "agreeing": compiled.agreeing,
             "output_sqnr_db": {name: _round(db) for name, db in compiled.methods.items()},
         },
         "schedule": _schedule(compiled),
@@ -80,14 +84,14 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
                 "output": node.outputs[0],
                 "kernel": call.symbol or None,
                 "macs": macs,
-                "instructions": round(instructions.get(node.outputs[0], 0)),
+                "instructions": [round(found.get(node.outputs[0], 0)) for found in instructions],
                 "weight_bytes": emitted.weights.get(node.outputs[0], 0),
             }
             for node, call, macs in zip(graph.nodes, lowered.program.calls, _macs(graph), strict=True)
         ],
         "tensors": _tensors(compiled),
         "memory": _memory(compiled),
-        "measured": _measured(measured),
+        "measured": _measured(measured, compiled.name),
     }
 
 
@@ -157,15 +161,16 @@ def _macs(graph: Graph) -> list[int]:
     return [TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes]
 
 
-def _regions(board: Board, compiled: Compiled, code: int) -> list[dict[str, Any]]:
-    found = budget.by_region(budget.needs(board, compiled.lowered, code))
+def _regions(board: Board, compiled: Compiled, known: Footprint | None) -> list[dict[str, Any]]:
+    """The board's memories and what lies in them, by purpose: as linked, else as expected."""
+    caller = budget.caller_bytes(compiled.lowered.program.graph, compiled.lowered.texts)
+    if known is not None:
+        found = image.used(known.image, board, caller)
+    else:
+        needs = budget.by_region(budget.needs(board, compiled.lowered))
+        found = {name: {need.what: need.bytes for need in group} for name, group in needs.items()}
     return [
-        {
-            "name": region.name,
-            "kind": region.kind,
-            "bytes": region.size,
-            "used": {need.what: need.bytes for need in found.get(region.name, ())},
-        }
+        {"name": region.name, "kind": region.kind, "bytes": region.size, "used": found.get(region.name, {})}
         for region in board.memory
     ]
 
@@ -223,15 +228,29 @@ def _memory(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def _measured(measured: Footprint | str) -> dict[str, Any]:
+def _measured(measured: Footprint | str, name: str) -> dict[str, Any]:
     if isinstance(measured, str):
         return {"reason": measured}
-    stack = measured.stack
+    emulated = measured.emulated
+    known = None if isinstance(emulated, str) else emulated
     return {
         "compiler": measured.compiler,
-        "image_flash_bytes": measured.image.flash,
-        "stack_path": [{"function": function, "bytes": size} for function, size in stack.path],
-        "stack_unbounded": list(stack.unbounded),
+        "emulated": {"reason": emulated} if known is None else {"board": known.core, "emulator": known.emulator},
+        "sections": [
+            {"section": p.section, "region": p.region, "address": p.address, "bytes": p.bytes, "load": p.load}
+            for p in measured.image.pieces
+        ],
+        "code": [{"file": file, "bytes": size} for file, size in measured.image.files.items()],
+        "stacks": [
+            {
+                "entry": entry,
+                "bytes": bound.bytes,
+                "measured_bytes": None if known is None else known.stack(entry.removeprefix(f"{name}_")),
+                "path": [{"function": function, "bytes": size} for function, size in bound.path],
+                "unbounded": list(bound.unbounded),
+            }
+            for entry, bound in measured.stacks.items()
+        ],
     }
 
 

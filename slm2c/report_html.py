@@ -67,22 +67,28 @@ def render(report: _Facts) -> str:
         keep_trailing_newline=True,
         finalize=_plain,
     )
-    jinja.filters["name"] = _name
-    layers, colours = report["layers"], _colours(report["layers"])
+    jinja.filters |= {"name": _name, "ms": summary.milliseconds, "run": summary.length}
+    layers: list[_Facts] = [{**layer, "longest": layer["instructions"][-1]} for layer in report["layers"]]
+    colours = _colours(layers)
     noisy = sorted(report["tensors"], key=lambda t: t["sqnr_db"])
     names = _layers_of([layer["node"] for layer in layers])
     memory = report["memory"]
     placements = sorted(memory["placements"], key=lambda p: (p["first"], p["offset"], p["tensor"]))
     facts = {
         "r": report,
+        "layers": layers,
+        "endless": summary.unbounded(report["measured"]),
+        "linked": "reason" not in report["measured"],
         "regions": [_region(region, report, colours) for region in report["board"]["regions"] if region["used"]],
         "gap": summary.gap(report),
         "calibration": " ".join(summary.calibration(report["calibration"]).split()),
+        "accuracy": " ".join(summary.accuracy(report["calibration"]).replace("`", "").split()),
         "placements": placements,
         "live": [p for p in placements if p["bytes"] and p["first"] <= memory["peak"]["call"] <= p["last"]],
         "steps": len(layers),
         "starts": [i for i in range(1, len(names)) if names[i] != names[i - 1]],
         "operators": [Part(op, 0, colour) for op, colour in _legend(layers, colours)],
+        "runs": _runs(report["cost"]["lengths"]),
         "costs": [(title, _groups(layers, key, colours)) for title, key in _COSTS.items()],
         "noisy": [noisy[:_LISTED], noisy[_LISTED:]],
         "loudest": max([1.0, *(t["sqnr_db"] for t in noisy)]),
@@ -90,7 +96,7 @@ def render(report: _Facts) -> str:
     return jinja.get_template("report.html.j2").render(facts)
 
 
-_COSTS = {"Instructions, expected": "instructions", "Multiply-accumulates": "macs", "Weights, bytes": "weight_bytes"}
+_COSTS = {"Instructions, expected": "longest", "Multiply-accumulates": "macs", "Weights, bytes": "weight_bytes"}
 
 
 def _plain(value: Any) -> Any:
@@ -109,13 +115,13 @@ def _colours(layers: Sequence[_Facts]) -> dict[str, str]:
     """A colour for each operator."""
     work = Counter[str]()
     for layer in layers:
-        work[layer["op"]] += layer["weight_bytes"] + layer["instructions"]
+        work[layer["op"]] += layer["weight_bytes"] + layer["longest"]
     return {op: f"c{min(i, _COLOURS)}" for i, (op, _) in enumerate(work.most_common())}
 
 
 def _legend(layers: Sequence[_Facts], colours: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     """(name, colour) of what bars of operators show."""
-    kinds = {layer["op"] for layer in layers if layer["weight_bytes"] or layer["instructions"]}
+    kinds = {layer["op"] for layer in layers if layer["weight_bytes"] or layer["longest"]}
     shown = [(op, colour) for op, colour in colours.items() if op in kinds]
     return dict.fromkeys((op if colour != f"c{_COLOURS}" else "other operators", colour) for op, colour in shown)
 
@@ -135,7 +141,7 @@ def _region(region: _Facts, report: _Facts, colours: Mapping[str, str]) -> Bar:
     parts: list[Part] = []
     for what, size in region["used"].items():
         if what != "blob":
-            parts.append(Part(what, size, what.partition(" ")[0]))
+            parts.append(Part(what, size, what.replace(",", " ").split()[0]))
             continue
         weights = _parts(report["layers"], "weight_bytes", colours)
         texts = [Part(name, count, name) for name, count in report["flash"]["sections"].items() if name != "weights"]
@@ -143,6 +149,13 @@ def _region(region: _Facts, report: _Facts, colours: Mapping[str, str]) -> Bar:
         parts += [Part(f"weights: {p.name}", p.size, p.colour) for p in weights]
         parts += [Part("header and scales", rest, "rest"), *texts]
     return Bar(region["name"], parts, region["bytes"])
+
+
+def _runs(lengths: Sequence[_Facts]) -> list[Bar]:
+    """A bar of instructions for each length, counted where they were; the longest run sets the scale."""
+    counts = [row["measured_instructions"] or row["instructions"] for row in lengths]
+    parts = [[Part("instructions", count, "c0")] for count in counts]
+    return [Bar(summary.length(row), part, max([1, *counts])) for row, part in zip(lengths, parts, strict=True)]
 
 
 def _layers_of(nodes: Sequence[str]) -> list[str]:

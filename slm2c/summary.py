@@ -34,6 +34,36 @@ def summary(report: _Facts) -> str:
     return "\n\n".join(parts)
 
 
+def cost(facts: _Facts) -> str:
+    """Instructions and time of runs, by length."""
+    rows = []
+    for row in facts["lengths"]:
+        counted, time = row["measured_instructions"], row["microseconds"]
+        rows.append(
+            (
+                length(row),
+                row["instructions"] if counted is None else counted,
+                "expected" if counted is None else "counted in QEMU",
+                "" if time is None else f"at least {milliseconds(time)} at {facts['clock_hz'] / 1e6:g} MHz, estimated",
+            )
+        )
+    return table(rows, "lrll", ("", "instructions", "", ""))
+
+
+def length(row: _Facts) -> str:
+    """What a row of `cost.lengths` is about, as "9 tokens, the median"."""
+    return (
+        f"{row['tokens']} token{'s' if row['tokens'] > 1 else ''}, the {row['what']}" if row["tokens"] else row["what"]
+    )
+
+
+def milliseconds(microseconds: int) -> str:
+    """With three digits, as 0.95 ms, 30.5 ms, 1,234 ms."""
+    value = microseconds / 1000
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f} ms"
+
+
 def _traded(chosen: _Facts) -> str:
     """What a smaller arena costs, where the fastest schedule was not taken."""
     fastest = chosen["fastest"]
@@ -64,7 +94,7 @@ def _bytes(report: _Facts) -> list[Sequence[object]]:
         code = stack = f"not measured: {measured['reason']}"
     else:
         code = f"linked by {measured['compiler'].split(' ')[0]}, without C library"
-        endless = measured["stack_unbounded"]
+        endless = unbounded(measured)
         stack = f"no bound: {endless[0]}" if endless else "at worst, without interrupts"
     rows: list[Sequence[object]] = [
         ("flash", "blob", flash["blob_bytes"], ", ".join(f"{k} {v:,}" for k, v in flash["sections"].items())),
@@ -84,6 +114,11 @@ def gap(report: _Facts) -> str:
     if sram["arena_bytes"] == bound:
         return "equal to its lower bound"
     return f"lower bound {bound:,}" + (", yet no smaller one exists" if report["memory"]["optimal"] else "")
+
+
+def unbounded(measured: _Facts) -> list[str]:
+    """Why the stack has no bound; empty where it has one, or was not measured."""
+    return list(dict.fromkeys(reason for stack in measured.get("stacks", ()) for reason in stack["unbounded"]))
 
 
 def _known(count: int | None) -> object:
@@ -106,23 +141,38 @@ def calibration(facts: _Facts) -> str:
     return f"  calibrated on {facts['samples']} samples of {facts['source']}: {facts['method']} (outputs: {scores})"
 
 
+def accuracy(facts: _Facts) -> str:
+    """How often the integers answer what the floats answer, as far as a build can tell."""
+    if facts["agreeing"] is None:
+        return "  agreement with the float model: not measured; `slm2c eval` measures it on labelled text"
+    return (
+        f"  the class of the float model in {facts['agreeing']} of {facts['judged']} calibration samples; `slm2c eval` "
+        "measures\n  accuracy on text that the calibration has not seen"
+    )
+
+
 def render(report: _Facts) -> str:
     """All of the report that a terminal holds; report.json has the rest."""
     parts = [
         summary(report),
+        cost(report["cost"]),
         title("model"),
         _model(report["model"]),
         title("schedule"),
         _schedule(report["schedule"], report["model"]["max_tokens"]),
         title("weights and work"),
         _layers(report["layers"], report["flash"]["blob_bytes"]),
-        title("tensors with the most noise"),
+        title("cost of each node"),
+        _nodes(report["layers"], report["cost"]),
+        title("accuracy, and the tensors with the most noise"),
+        accuracy(report["calibration"]),
         _tensors(report["tensors"]),
         title("arena"),
         _arena(report["memory"]),
     ]
-    if path := report["measured"].get("stack_path"):
-        parts += [title("deepest stack"), table([(row["function"], row["bytes"]) for row in path], "lr")]
+    parts += [title("memory"), _regions(report)]
+    if stacks := report["measured"].get("stacks"):
+        parts += [title("stack, by entry point and deepest call path"), _stacks(stacks, report["measured"]["emulated"])]
     return "\n\n".join(parts)
 
 
@@ -147,6 +197,41 @@ def _schedule(chosen: _Facts, tokens: int | None) -> str:
         ("weights read", f"{chosen['weight_bytes_read']:,} bytes {length}: once for each tile"),
     ]
     return table(rows, "l*")
+
+
+def _regions(report: _Facts) -> str:
+    """What lies in each memory of the board."""
+    rows: list[Sequence[object]] = []
+    for region in report["board"]["regions"]:
+        parts = sorted(region["used"].items(), key=lambda item: -item[1])
+        for i, (what, size) in enumerate([*parts, ("free", region["bytes"] - _used(region))] if parts else ()):
+            rows.append((region["name"] if i == 0 else "", what, size))
+    source = "as linked" if "reason" not in report["measured"] else "expected; without code, which was not linked"
+    files = [(row["file"], row["bytes"]) for row in report["measured"].get("code", ())]
+    found = f"{table(rows, 'llr')}\n  ({source})"
+    return f"{found}\n\n{table(files[:_LISTED], 'lr', ('code of', 'bytes'))}{_more(len(files))}" if files else found
+
+
+def _stacks(stacks: Sequence[_Facts], emulated: _Facts) -> str:
+    """Each entry point's bound, the high-water mark beside it, and where the bound comes from."""
+    rows: list[Sequence[object]] = []
+    for stack in stacks:
+        bound = "no bound" if stack["bytes"] is None else stack["bytes"]
+        rows.append((stack["entry"], bound, stack["measured_bytes"]))
+        rows += [(f"  {row['function']}", row["bytes"], None) for row in stack["path"]]
+        rows += [(f"  {reason}", None, None) for reason in stack["unbounded"]]
+    where = f"measured on {emulated['board']}" if "board" in emulated else f"not measured: {emulated['reason']}"
+    return f"{table(rows, '*rr', ('', 'bound', 'measured'))}\n  ({where}; without interrupts)"
+
+
+def _nodes(layers: Sequence[_Facts], cost: _Facts) -> str:
+    """Expected instructions of each node, at each length, the most expensive first."""
+    lengths = [f"at {row['tokens']}" if row["tokens"] else "a run" for row in cost["lengths"]]
+    dear = sorted((x for x in layers if x["kernel"]), key=lambda x: -x["instructions"][-1])
+    rows = [(layers.index(x), x["node"], x["op"], *x["instructions"]) for x in dear]
+    header = ("call", "node", "operator", *lengths)
+    sums = ("", "all", "", *(sum(x["instructions"][i] for x in layers) for i in range(len(lengths))))
+    return table([*rows[:_LISTED], sums], f"r*l{'r' * len(lengths)}", header) + _more(len(rows))
 
 
 def _layers(layers: Sequence[_Facts], blob: int) -> str:

@@ -19,12 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 
-from slm2c.board import STACK_GUARD, Architecture, Board
+from slm2c.board import STACK_GUARD, Architecture, Board, Placement
 from slm2c.errors import CompileError, Problem
 from slm2c.resources import data_dir
 
@@ -76,6 +76,20 @@ class ToolError(AssertionError):
         super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
 
 
+class Misfit(CompileError):
+    """An image that is larger than the board's memories: `over` holds by how many bytes which region is too small, with
+    the arena in region `arena`. The placement with the least excess.
+    """
+
+    def __init__(self, board: Board, over: Mapping[str, int], arena: str) -> None:
+        self.over, self.arena = dict(over), arena
+        remedy = "choose a board with more memory or a smaller model"
+        super().__init__(
+            Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
+            for region, size in self.over.items()
+        )
+
+
 @dataclass(frozen=True)
 class CrossTools:
     """What builds and runs images for an architecture. `prefix` is that of the compiler's tools, which the environment
@@ -118,14 +132,14 @@ TOOLS: Mapping[Architecture, CrossTools] = {
 
 @dataclass(frozen=True)
 class Firmware:
-    """A linked image. `objects` maps each source to its object, beside which lies its call graph (.ci); `hot` is the
-    region to which its hot kernels go, if any.
+    """A linked image. `objects` maps each source to its object, beside which lies its call graph (.ci); `placement` is
+    the board's, with the one region that holds the arena, and that of hot kernels if they fit it.
     """
 
     elf: Path
     map: Path
     objects: Mapping[Path, Path]
-    hot: str | None = None
+    placement: Placement
 
     @property
     def callgraphs(self) -> tuple[Path, ...]:
@@ -259,7 +273,7 @@ def build_firmware(
     The image reads and writes files by semihosting; with `samples`, it brings that one and writes through a UART, whose
     address is to be among `defines`: see port_serial.c.
     Objects, their call graphs, the linker script and the map go to `output` + ".build". The C library has no
-    heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler or
+    heap and no streams: what needs malloc or printf does not link. Raises CompileError without a compiler, Misfit
     if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
     """
     cc, port, folder = cross_cc(board.architecture), data_dir("templates") / "firmware", _build_folder(output)
@@ -285,40 +299,40 @@ def build_firmware(
     # -Xlinker, because -Wl splits a path at its commas.
     layout = ["-nostartfiles", "-Wl,--gc-sections,--fatal-warnings", "-Xlinker", f"-Map={link_map}", f"-T{script}"]
     misfits = []
-    for hot, text in _linker_scripts(board):
+    for placement in _placements(board):
+        placed = replace(board, placement=placement)
+        text = linker_script(placed, "test and validation images", "*-{}*.o")
         script.write_text(text, encoding="utf-8")
         try:
             _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
-            return Firmware(output, link_map, objects, hot)
+            return Firmware(output, link_map, objects, placement)
         except ToolError as error:
             over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
             if not over:
                 raise
-            misfits.append({region: int(size) for region, size in sorted(over)})
-    remedy = "choose a board with more memory or a smaller model"
-    raise CompileError(
-        Problem(board.name, "", f"the image exceeds memory region '{region}' by {size:,} bytes", remedy)
-        for region, size in min(misfits, key=lambda over: sum(over.values())).items()
-    )
+            misfits.append(Misfit(board, {region: int(size) for region, size in sorted(over)}, placement.arena[0]))
+    raise min(misfits, key=lambda misfit: sum(misfit.over.values()))
 
 
-def _linker_scripts(board: Board) -> Iterator[tuple[str | None, str]]:
-    """Region of hot kernels and firmware.ld, for each way to place arena and hot kernels, the best first."""
-    for hot in dict.fromkeys((board.placement.hot, None)):
-        for arena in board.placement.arena:
-            yield hot, linker_script(board, "test and validation images", arena, hot, "*-{}*.o")
+def _placements(board: Board) -> Iterator[Placement]:
+    """The ways to place arena and hot kernels, the best first."""
+    place = board.placement
+    for hot in dict.fromkeys((place.hot, None)):
+        for arena in place.arena:
+            yield replace(place, arena=(arena,), hot=hot)
 
 
-def linker_script(board: Board, what: str, arena: str, hot: str | None, kernel: str) -> str:
-    """templates/firmware/firmware.ld.j2 with the arena in region `arena` and hot kernels in `hot`, if any.
+def linker_script(board: Board, what: str, kernel: str) -> str:
+    """templates/firmware/firmware.ld.j2, with the arena in the first of the regions that the board's placement names.
 
     `kernel` is how an object is called that is compiled from a file of HOT_KERNELS, whose name stands for {}.
     """
+    board = replace(board, memory=tuple(replace(r, size=r.size - r.reserve) for r in board.memory))
     jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     source = data_dir("templates") / "firmware" / "firmware.ld.j2"
     template = jinja.from_string(source.read_text(encoding="utf-8"))
-    kernels = [kernel.replace("{}", name) for name in HOT_KERNELS]
-    return template.render(board=board, what=what, guard=STACK_GUARD, arena=arena, hot=hot, hot_files=" ".join(kernels))
+    kernels = " ".join(kernel.replace("{}", name) for name in HOT_KERNELS)
+    return template.render(board=board, what=what, guard=STACK_GUARD, hot_files=kernels)
 
 
 def run_host(

@@ -28,6 +28,7 @@ def skip_or_fail(reason: str) -> None:
 TOOLS = {
     "qemu": ("arm-none-eabi-gcc", "qemu-system-arm"),
     "riscv": ("riscv64-unknown-elf-gcc", "qemu-system-riscv32"),
+    "browser": ("chromium",),
 }
 
 

@@ -39,7 +39,7 @@ class Images:
             path.mkdir()
             compiled = replace(self.models[model].compiled, board=board)
             output.write(path, compiled)
-            firmware.write(path, compiled, board.placement.hot)
+            firmware.write(path, compiled, None)
         return path
 
     def built(self, board: str | Board, model: str = "text") -> Path:

@@ -583,10 +583,33 @@ def test_disk_full(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_full_stdout() -> None:
+@pytest.mark.parametrize("args", [["boards"], ["boards", "--json"], ["--help"], ["report", "nowhere", "--json"]])
+def test_full_stdout(args: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(slm2c("boards"), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 1 and done.stderr == "error: No space left on device\n"
+        done = subprocess.run(slm2c(*args), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr == "error: No space left on device\n" or "'nowhere': is not the output" in done.stderr
+
+
+def test_closed_stdout_is_no_bug() -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *map(str, slm2c("boards"))]
+    done = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_interrupted_while_modules_load() -> None:
+    program = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "slm2c.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from slm2c.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_closed_pipe_is_quiet(built: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -269,3 +270,36 @@ def test_an_output_of_a_dynamic_scale_is_refused(tmp_path: Path) -> None:
     output = value_info("y", None, TensorProto.INT32)
     proto = model(nodes, [value_info("x", (4, 4))], [output], {"w": np.ones((4, 3), np.int8)})
     assert "'y': output holds integers whose scale" in failure(save(tmp_path, proto))
+
+
+def positions(rows: int) -> onnx.ModelProto:
+    """Embeddings of ids of any length, and those of their positions, from a table of `rows`."""
+    nodes = [
+        helper.make_node("Gather", ["words", "input_ids"], ["x"], "word"),
+        helper.make_node("Shape", ["input_ids"], ["n"], start=1, end=2),
+        helper.make_node("Slice", ["table", "zero", "n"], ["p"]),
+        helper.make_node("Add", ["x", "p"], ["y"], "inner/Add"),
+    ]
+    weights = {
+        "words": np.ones((9, 4), np.float32),
+        "table": np.ones((rows, 4), np.float32),
+        "zero": np.int64([0]),
+    }
+    ids = value_info("input_ids", [1, "n"], TensorProto.INT64)
+    return model(nodes, [ids], [value_info("y", None)], weights)
+
+
+@pytest.mark.parametrize("asked", [13, 14, 40])
+def test_a_length_beyond_the_table_of_positions_names_the_limit(asked: int, tmp_path: Path) -> None:
+    path = save(tmp_path, positions(12))
+    text = failure(path, {"input_ids": (1, asked)})
+    assert text.startswith(f"'input_ids': is bound to {asked}, the model takes 12 at most")
+    assert text.endswith("bind --shape input_ids=1,12, or less")
+    require_supported(load(path, {"input_ids": (1, 12)}))
+
+
+def test_a_length_is_not_blamed_for_other_problems(tmp_path: Path) -> None:
+    proto = positions(12)
+    proto.graph.node.append(helper.make_node("Unheard", ["y"], ["z"], "strange"))
+    proto.graph.output[0].name = "z"
+    assert "Unheard 'strange'" in failure(save(tmp_path, proto), {"input_ids": (1, 40)})

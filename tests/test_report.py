@@ -81,7 +81,7 @@ def test_report_agrees_with_the_files(built: tuple[Path, dict[str, Any]]) -> Non
     assert made["sram"]["caller_bytes"] == 32 + 2 * 5  # int8 in, int16 out
     assert [layer["macs"] for layer in made["layers"]] == [32 * 48, 48 * 17, 17 * 5]
     assert made["model"]["macs"] == 32 * 48 + 48 * 17 + 17 * 5
-    instructions = [layer["instructions"] for layer in made["layers"]]
+    instructions = [layer["instructions"][-1] for layer in made["layers"]]
     assert min(instructions) > 0 and abs(sum(instructions) - made["schedule"]["instructions"]) <= 3  # rounded each
     assert made["model"]["parameters"] == 32 * 48 + 48 + 48 * 17 + 17 + 17 * 5 + 5
     weights = sum(layer["weight_bytes"] for layer in made["layers"])
@@ -110,20 +110,20 @@ def test_measured_bytes_are_linked_bytes(tmp_path: Path) -> None:
     """Of a model with two rows, which takes the deepest path: that of one row is not as deep."""
     out = tmp_path / "out"
     made = build(mlp(tmp_path / "small.onnx", 32, 48, 17, 5, rows=2), out, load_board(BOARD), Options())
-    code, measured = made["flash"]["code_bytes"], made["measured"]
-    assert code + made["flash"]["blob_bytes"] < measured["image_flash_bytes"]
-    assert sum(row["bytes"] for row in measured["stack_path"]) == made["sram"]["stack_bytes"]
+    measured = made["measured"]
     assert measured["compiler"].startswith("arm-none-eabi-gcc")
-    (run,) = measure.runs(out, "small", load_board(BOARD))
+    deepest = max(measured["stacks"], key=lambda stack: stack["bytes"])
+    assert sum(row["bytes"] for row in deepest["path"]) == deepest["bytes"] == made["sram"]["stack_bytes"]
+    (run,) = [run for run in measure.runs(out, "small", load_board(BOARD), [1]) if run.entry == "run"]
     assert made["sram"]["stack_bytes"] - 16 <= run.stack <= made["sram"]["stack_bytes"]  # frames pad to 8 bytes
-    assert run.instructions > made["model"]["macs"]
+    assert run.instructions == made["cost"]["lengths"][0]["measured_instructions"] > made["model"]["macs"]
 
 
 def test_without_tools_nothing_is_made_up(unmeasured: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert unmeasured["flash"]["code_bytes"] is None and unmeasured["sram"]["stack_bytes"] is None
     assert unmeasured["measured"] == {"reason": "arm-none-eabi-gcc: not found"}
     text = summary.render(unmeasured)
-    assert text.count("not measured: arm-none-eabi-gcc: not found") == 2 and "deepest stack" not in text
+    assert text.count("not measured: arm-none-eabi-gcc: not found") == 2 and "deepest call path" not in text
 
 
 def test_build_without_cross_compiler(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,15 +159,21 @@ def small_board(tmp_path: Path, flash: int, sram: int) -> Board:
     return load_board(tmp_path / "tiny.toml")
 
 
+def figure(pattern: str, text: str) -> int:
+    """The number that a pattern finds."""
+    found = re.search(pattern, text)
+    assert found, text
+    return int(found[1].replace(",", ""))
+
+
 def test_too_little_flash(model: Path, tmp_path: Path) -> None:
     board = small_board(tmp_path, 2048, 65536)
     with pytest.raises(CompileError) as caught:
         build(model, tmp_path / "out", board, Options())
     first, *rest = caught.value.problems
-    blob = int(re.search(r"blob ([\d,]+)", first.reason)[1].replace(",", ""))  # type: ignore[index]
-    assert (
-        first.node == "tiny" and f"{blob - 2048:,} too many" in first.reason and "2,048 are available" in first.reason
-    )
+    blob, code = (figure(rf"{what} ([\d,]+)", first.reason) for what in ("blob", "code"))
+    assert f"needs {blob + code:,} bytes of flash" in first.reason and "2,048 are available" in first.reason
+    assert first.node == "tiny" and f"{blob + code - 2048:,} too many" in first.reason
     assert BOARD in first.remedy
     assert [p.node for p in rest] == ["fc0", "fc1", "fc2"]  # the largest first
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny.toml"]
@@ -178,8 +184,8 @@ def test_too_little_ram(model: Path, tmp_path: Path) -> None:
     with pytest.raises(CompileError) as caught:
         compile_model(model, board, Options())
     first, *rest = caught.value.problems
-    parts = r"arena \d+, stack 8,192, inputs and outputs 42, variables 1,024"
-    assert re.search(rf"needs 9,[34]\d\d bytes of sram \({parts}\)", first.reason)
+    assert re.search(r"stack 8,192, variables \d{3}, arena \d+, inputs and outputs 42\)", first.reason)
+    assert figure("needs ([\\d,]+) bytes of sram", first.reason) == 8192 + 64 + figure("([\\d,]+) too", first.reason)
     assert {p.node for p in rest} == {"relu0", "relu1"} or {p.node for p in rest} == {"fc0", "fc1"}
     assert all("at the arena's peak" in p.reason for p in rest)
     assert not (tmp_path / "out").exists()
@@ -198,16 +204,21 @@ def test_code_counts_too(model: Path, tmp_path: Path) -> None:
 @pytest.mark.qemu
 @pytest.mark.parametrize("text", [False, True])
 def test_what_just_fits_links(model: Path, tmp_path: Path, text: bool) -> None:
-    """The budget counts all that the linked image needs of SRAM, to within what alignment takes."""
+    """What is kept for variables suffices, and what decides is the linked image, to the byte."""
     source = text_folder(tmp_path / "text") if text else model
     options = Options(method="minmax", name="just")
     roomy = compile_model(source, load_board(BOARD), options)
-    needed = sum(n.bytes for n in budget.needs(roomy.board, roomy.lowered) if n.region == "sram")
-    built = build(source, tmp_path / "out", small_board(tmp_path, 1_000_000, needed), options)
-    used = sum(next(r for r in built["board"]["regions"] if r["name"] == "sram")["used"].values())
-    assert used == needed
-    with pytest.raises(CompileError, match="too many"):
-        build(source, tmp_path / "more", small_board(tmp_path, 1_000_000, needed - 16), options)
+    expected = sum(n.bytes for n in budget.needs(roomy.board, roomy.lowered) if n.region == "sram")
+
+    def sram(size: int, name: str) -> int:
+        built = build(source, tmp_path / name, small_board(tmp_path, 1_000_000, size), options)
+        return sum(next(r for r in built["board"]["regions"] if r["name"] == "sram")["used"].values())
+
+    used = sram(expected, "out")
+    assert expected - budget.DATA_BYTES < used <= expected
+    assert sram(used, "less") == used
+    with pytest.raises(CompileError, match=f"needs {used:,} bytes of sram .* {used - 8:,} are available: 8 too many"):
+        sram(used - 8, "least")
 
 
 def test_hopeless_models_are_not_calibrated(tmp_path: Path) -> None:
@@ -234,18 +245,19 @@ def test_remedies_of_a_text_model(tmp_path: Path) -> None:
         budget.check(board, fused, lowered)
     flash, ram = [p for p in caught.value.problems if p.node == "tiny"]
     blob = len(lowered.emitted.blob)
-    entries = int(re.search(r"a vocabulary of at most ([\d,]+) instead of 8,192", flash.remedy)[1].replace(",", ""))  # type: ignore[index]
-    row = (lowered.emitted.weights[next(n.outputs[0] for n in lowered.program.graph.nodes)] + 60_000) / 8192
+    entries = figure(r"a vocabulary of at most ([\d,]+) instead of 8,192", flash.remedy)
+    row = (128 * 8192 + 60_000) / 8192
     assert blob - (8192 - entries) * row <= 1_500_000 < blob - (8192 - entries - 1) * row
-    assert re.search(r"each of the 6 layers less saves about 20\d,\d{3} bytes", flash.remedy)
-    assert re.search(r"at most \d\d? tokens instead of 32 \(--shape input_ids=1,\d\d?", ram.remedy)
+    assert re.search(r"at most 1 layers instead of 6 save about 1,0\d\d,\d{3} bytes", flash.remedy)
+    assert re.search(r"at most \d\d? tokens instead of 32 save [\d,]+ bytes \(--shape input_ids=1,\d\d?", ram.remedy)
 
 
 def test_too_large_image_model(shared: Path) -> None:
     with pytest.raises(CompileError) as caught:
         compile_model(shared / "models/bad/bad_too_large_sram.onnx", load_board(BOARD), Options())
     first, *rest = caught.value.problems
-    assert "1,765,408 bytes of sram" in first.reason and "524,288 are available" in first.reason
+    assert "arena 1,605,632, inputs and outputs 150,560, stack 8,192, variables" in first.reason
+    assert "524,288 are available" in first.reason
     assert [(p.node, p.op) for p in rest] == [("a", "conv2d"), ("c", "conv2d")]
     assert "mps2-an500" in first.remedy
 

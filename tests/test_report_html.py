@@ -98,10 +98,12 @@ def test_page_has_the_figures(built: tuple[Path, Facts]) -> None:
     text = Page(report_html.render(made)).text
     figures = [made["flash"]["blob_bytes"], made["sram"]["arena_bytes"], made["sram"]["caller_bytes"]]
     figures += [made["schedule"]["instructions"], made["schedule"]["weight_bytes_read"], made["model"]["macs"]]
-    figures += [layer[key] for layer in made["layers"] for key in ("instructions", "macs", "weight_bytes")]
+    figures += [layer[key] for layer in made["layers"] for key in ("macs", "weight_bytes")]
+    figures += [n for layer in made["layers"] for n in layer["instructions"]]
     if "reason" not in made["measured"]:
         figures += [made["flash"]["code_bytes"], made["sram"]["stack_bytes"]]
-        figures += [row["bytes"] for row in made["measured"]["stack_path"]]
+        figures += [row["bytes"] for stack in made["measured"]["stacks"] for row in stack["path"]]
+        figures += [row["bytes"] for key in ("sections", "code") for row in made["measured"][key]]
     assert [x for x in figures if f"{x:,}" not in text] == []
     for row in (*made["layers"], *made["tensors"]):
         assert row["node"] in text
@@ -150,7 +152,7 @@ def test_names_are_text(built: tuple[Path, Facts]) -> None:
 def test_without_tools_nothing_is_made_up(unmeasured: Facts) -> None:
     text = Page(report_html.render(unmeasured)).text
     assert text.count("not measured: arm-none-eabi-gcc: not found") == 3
-    assert "is not measured and not counted" in text and "None" not in text
+    assert "code is not measured and not counted" in text and "None" not in text
 
 
 def test_calibration_is_said(built: tuple[Path, Facts], model: Path, tmp_path: Path) -> None:

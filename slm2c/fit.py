@@ -1,0 +1,52 @@
+"""fit: whether what was lowered fits a board, by the linker's own figures where there is one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from slm2c import budget, measure
+from slm2c.board import Board
+from slm2c.emit import Emitted
+from slm2c.errors import CompileError
+from slm2c.lower import Lowered
+from slm2c.passes import Fused
+from slm2c.resources import data_dir
+from slm2c.toolchain import Misfit, cross_cc
+
+
+def write_c(folder: Path, name: str, emitted: Emitted) -> None:
+    """Write the C of the model `name`, its runtime and its blob into a folder that exists."""
+    for path, text in emitted.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    (folder / f"{name}_blob.bin").write_bytes(emitted.blob)
+    (folder / "slm").mkdir()
+    for file in emitted.runtime:
+        (folder / "slm" / file).write_bytes((data_dir("runtime_c") / file).read_bytes())
+
+
+def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
+    """Raises CompileError if a model does not fit `board`, as budget.check does.
+
+    What is expected to fit is not linked here. Where it is not, the linker is asked, so that the message counts code
+    and variables to the byte; without a cross compiler they are left out, or assumed.
+    """
+    if not budget.excess(board, budget.needs(board, lowered)):
+        return
+    try:
+        cross_cc(board.architecture)
+    except CompileError:
+        budget.check(board, fused, lowered)
+    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
+        write_c(Path(work), name, lowered.emitted)
+        try:
+            measure.image_of(Path(work), name, board, Path(work) / "image")
+        except Misfit as misfit:
+            refuse(board, fused, lowered, misfit)
+
+
+def refuse(board: Board, fused: Fused, lowered: Lowered, misfit: Misfit) -> None:
+    """Raises CompileError for an image that the linker refused: what it needs, what takes the most, what would help."""
+    budget.check(board, fused, lowered, budget.linked_needs(board, lowered, misfit.over, misfit.arena))
+    raise misfit
