@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
-from elftools.elf.sections import SymbolTableSection
+from elftools.elf.sections import Section, SymbolTableSection
 
 from slm2c.board import MemoryRegion
 
@@ -145,23 +145,25 @@ def pieces(elf: Path, memory: Iterable[MemoryRegion]) -> tuple[Piece, ...]:
     """
     regions = tuple(memory)
     found = []
-
-    def occupy(section: str, address: int, size: int, load: bool) -> None:
-        home = [region.name for region in regions if region.origin <= address and address + size <= region.end]
-        assert home, f"{elf.name}: no memory at {address:#010x}"
-        found.append(Piece(home[0], section, address, size, load))
-
     with elf.open("rb") as file:
-        image = ELFFile(file)
-        moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
-        for section in image.iter_sections():
-            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section["sh_size"]:
-                occupy(section.name, section["sh_addr"], section["sh_size"], False)
-                for segment in moved:
-                    if segment.section_in_segment(section) and section["sh_type"] != "SHT_NOBITS":
-                        shift = segment["p_paddr"] - segment["p_vaddr"]
-                        occupy(section.name, section["sh_addr"] + shift, section["sh_size"], True)
+        for section, address, load in allocated(ELFFile(file)):
+            end = address + section["sh_size"]
+            home = [region.name for region in regions if region.origin <= address and end <= region.end]
+            assert home, f"{elf.name}: no memory at {address:#010x}"
+            found.append(Piece(home[0], section.name, address, section["sh_size"], load))
     return tuple(sorted(found, key=lambda piece: piece.address))
+
+
+def allocated(image: ELFFile) -> Iterator[tuple[Section, int, bool]]:
+    """(section, address, load): what takes memory where it is used, and again, with `load`, where it is loaded from."""
+    moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
+    for section in image.iter_sections():
+        if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC or not section["sh_size"]:
+            continue
+        yield section, section["sh_addr"], False
+        for segment in moved:
+            if segment.section_in_segment(section) and section["sh_type"] != "SHT_NOBITS":
+                yield section, section["sh_addr"] + segment["p_paddr"] - segment["p_vaddr"], True
 
 
 def object_sections(link_map: Path, objects: Iterable[Path]) -> dict[str, int]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import ELFError
-from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
 
-from slm2c import blob, toolchain
+from slm2c import blob, elf, toolchain
 from slm2c.board import STACK_GUARD, Board, MemoryRegion
 from slm2c.errors import CompileError, Problem, printable
 from slm2c.firmware import FOLDER
@@ -76,32 +76,32 @@ class Layout:
         return asdict(self)
 
 
-def layout(output: Output, elf: Path | None = None) -> Layout:
-    """Of the image that firmware/ of an output folder makes, or of the `elf` given, linked for the same board.
+def layout(output: Output, path: Path | None = None) -> Layout:
+    """Of the image that firmware/ of an output folder makes, or of the ELF at `path`, linked for the same board.
 
-    Raises CompileError without make or a cross compiler, if the folder does not build, or if `elf` is none or lies
+    Raises CompileError without make or a cross compiler, if the folder does not build, or if `path` is none or lies
     outside the board's memories.
     """
-    if elf is not None:
-        return read(elf, output.board, elf.name)
+    if path is not None:
+        return read(path, output.board, path.name)
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
         toolchain.make_image(output.folder / FOLDER, output.board.architecture, Path(work))
         return read(Path(work) / f"{output.name}.elf", output.board, f"{output.name}.elf")
 
 
-def read(elf: Path, board: Board, name: str) -> Layout:
+def read(path: Path, board: Board, name: str) -> Layout:
     """The layout of an ELF that was linked with firmware.ld, or with sections of the same names."""
     try:
-        with elf.open("rb") as file:
+        with path.open("rb") as file:
             parts = sorted(_parts(ELFFile(file)), key=lambda part: (part.address, -part.bytes))
     except (OSError, ELFError) as error:
         fact = error.strerror if isinstance(error, OSError) else f"not an ELF file: {error}"
-        raise CompileError(Problem(str(elf), "", f"cannot be read: {fact}")) from error
+        raise CompileError(Problem(str(path), "", f"cannot be read: {fact}")) from error
     lost = [part for part in parts if not any(_holds(region, part) for region in board.memory)]
     if lost:
         remedy = "name an image that was linked for this board"
         raise CompileError(
-            Problem(str(elf), "", f"{part.name} at {part.address:#010x} is in no memory of {board.name}", remedy)
+            Problem(str(path), "", f"{part.name} at {part.address:#010x} is in no memory of {board.name}", remedy)
             for part in lost
         )
     regions = []
@@ -116,17 +116,16 @@ def _holds(region: MemoryRegion, part: Part) -> bool:
     return region.origin <= part.address and part.address + part.bytes <= region.end
 
 
-def _parts(image: Any) -> Iterator[Part]:
+def _parts(image: ELFFile) -> Iterator[Part]:
     """What is allocated, at the address where it is used, and again where it is loaded from."""
     symbols = image.get_section_by_name(".symtab")
-    found = symbols.get_symbol_by_name("slm_code_start") if symbols else None
-    moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
-    for section in image.iter_sections():
-        address, size = section["sh_addr"], section["sh_size"]
-        if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC or not size:
-            continue
+    found = symbols.get_symbol_by_name("slm_code_start") if isinstance(symbols, SymbolTableSection) else None
+    for section, address, load in elf.allocated(image):
+        size = section["sh_size"]
         name, what = _NAMES.get(section.name, (section.name, ""))
-        if section.name == ".text":
+        if load:
+            yield Part(name, address, size, f"what {name} starts as", load=True)
+        elif section.name == ".text":
             code = found[0]["st_value"] if found else address
             if code > address:
                 yield Part("vectors", address, code - address, "what a reset starts with, and a boot ROM wants")
@@ -138,10 +137,6 @@ def _parts(image: Any) -> Iterator[Part]:
             yield Part("stack", address + STACK_GUARD, size - STACK_GUARD, "grows down from its end")
         else:
             yield Part(name, address, size, what)
-        for segment in moved:
-            if section["sh_type"] != "SHT_NOBITS" and segment.section_in_segment(section):
-                shift = segment["p_paddr"] - segment["p_vaddr"]
-                yield Part(name, address + shift, size, f"what {name} starts as", load=True)
 
 
 def _blob_parts(address: int, data: bytes) -> Iterator[Part]:
