@@ -348,7 +348,7 @@ def test_build_says_what_it_costs(model: Path, tmp_path: Path, call: Call) -> No
 
 def test_report(built: Path, call: Call) -> None:
     code, out, _ = call("report", built)
-    assert code == 0 and "first" in out and "deepest stack" in out and out.endswith(f"{built / 'report.html'}\n")
+    assert code == 0 and "first" in out and "deepest call path" in out and out.endswith(f"{built / 'report.html'}\n")
     assert json.loads(call("report", built, "--json")[1]) == json.loads((built / "report.json").read_text())
 
 

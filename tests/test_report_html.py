@@ -161,7 +161,7 @@ def test_calibration_is_said(built: tuple[Path, Facts], model: Path, tmp_path: P
     np.savez(tmp_path / "real.npz", x=rng.normal(size=(9, 2, 32)).astype(np.float32))
     options = Options(calibration=tmp_path / "real.npz", method="percentile")
     made = report.build(compile_model(model, load_board(BOARD), options), "no tools")
-    assert "calibrated on 9 samples of real.npz: percentile" in Page(report_html.render(made)).text
+    assert "Calibrated on 9 samples of real.npz: percentile" in Page(report_html.render(made)).text
 
 
 def test_what_was_traded_is_said(built: tuple[Path, Facts]) -> None:
