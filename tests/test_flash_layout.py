@@ -13,6 +13,7 @@ from slm2c import blob, cli, elf, flash_layout, output
 from slm2c.board import load_board
 from slm2c.errors import CompileError
 from slm2c.flash_layout import Layout, Part
+from tests.binutils import sections
 from tests.boards import board_params
 from tests.conftest import skip_or_fail
 from tests.images import Images
@@ -32,7 +33,12 @@ def test_the_parts_are_those_of_the_image(name: str, images: Images) -> None:
     path = folder / "firmware" / "build" / "text.elf"
     found = flash_layout.read(path, board, "text.elf")
     assert [(r.name, r.origin, r.bytes) for r in found.regions] == [(m.name, m.origin, m.size) for m in board.memory]
-    assert {region.name: region.used for region in found.regions} == elf.region_sizes(path, board.memory)
+    assert {region.name: region.used for region in found.regions} == {
+        region.name: sum(
+            size for _, size, *places in sections(board, path) for at in {*places} if region.origin <= at < region.end
+        )
+        for region in board.memory
+    }
     for region in found.regions:
         ends = [region.origin]
         for part in region.parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from slm2c.board import Board, load_board
 from slm2c.build import build
 from slm2c.compile import Options
 from slm2c.students import student
-from slm2c.toolchain import Firmware, cross_cc
+from slm2c.toolchain import Firmware
+from tests.binutils import binutils, sections
 from tests.boards import MARKS, board_params
 from tests.generated import text_folder
 
@@ -38,24 +38,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     onnx.save(student(2, 32, 2, 256, 36, 50, classes=3), folder / "ids.onnx")
     return {"ids": folder / "ids.onnx", "text": text_folder(folder / "text")}
-
-
-def binutils(board: Board, tool: str, *args: str | Path) -> str:
-    return subprocess.check_output(
-        [cross_cc(board.architecture).removesuffix("gcc") + tool, *map(str, args)], text=True
-    )
-
-
-def sections(board: Board, elf: Path) -> list[tuple[str, int, int, int]]:
-    """(name, size, where it is used, where it is loaded) of what takes memory, by objdump."""
-    text = binutils(board, "objdump", "-h", elf)
-    found = re.findall(r"^ +\d+ (\S+) +(\w{8})  (\w{8})  (\w{8})  \w{8}  \S+\n +(.*)$", text, re.MULTILINE)
-    kept = [(name, *(int(x, 16) for x in numbers), flags) for name, *numbers, flags in found]
-    return [
-        (name, size, used, loaded if "LOAD" in flags else used)
-        for name, size, used, loaded, flags in kept
-        if "ALLOC" in flags and size
-    ]
 
 
 def regions(board: Board, elf: Path) -> dict[str, int]:
