@@ -423,3 +423,32 @@ def test_a_mean_that_takes_the_padding_in_is_refused() -> None:
     pooled = b.op("reduce_mean", [usual(b, q, k, v, mask)], {"axes": (1,), "keepdims": False}, name="pool")
     with pytest.raises(CompileError, match=r"pool.*takes the padding in"):
         fuse(b.graph("padded", [b.op("matmul", [pooled, b.const(random(H * D, 4))])]))
+
+
+# --- long means -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_a_mean_of_more_than_the_kernel_adds_up_goes_over_one_axis_after_the_other(keepdims: bool) -> None:
+    b = Builder()
+    x = b.input("x", (1, 2, 300, 250), "f32")
+    graph = b.graph("mean", [b.op("reduce_mean", [x], {"axes": (2, -1), "keepdims": keepdims})])
+    fused = fuse(graph)
+    steps = [n.attrs["axes"] for n in fused.graph.nodes if n.op == "reduce"]
+    assert len(steps) == 2 and all(len(axes) == 1 for axes in steps)
+    feeds = {"x": random(1, 2, 300, 250)}
+    expected = core.run(graph, feeds)[graph.outputs[0]]
+    found = interpret.run_fused(fused.graph, feeds)[fused.graph.outputs[0]]
+    assert np.abs(found.reshape(expected.shape) - expected).max() < 1e-5
+
+
+def test_a_maximum_may_be_of_any_size_and_a_mean_over_one_axis_may_not() -> None:
+    b = Builder()
+    x = b.input("x", (2, 70_000), "f32")
+    assert (
+        ops(fuse(b.graph("most", [b.op("reduce_max", [x], {"axes": (1,), "keepdims": False})])).graph)[-1] == "reduce"
+    )
+    b = Builder()
+    x = b.input("x", (2, 70_000), "f32")
+    with pytest.raises(CompileError, match="a mean of 70,000 elements; 65,535 at most"):
+        fuse(b.graph("mean", [b.op("reduce_mean", [x], {"axes": (1,), "keepdims": False})]))

@@ -26,11 +26,19 @@ from slm2c.ops.layout import Layout, sizes, steps
 PARAMS = ("multiplier", "shift", "input_zero_point", "zero_point")
 """After these, the struct has the layouts of what is kept and of what is reduced."""
 
+MAX_TERMS = 2**16 - 1
+"""Of a mean or sum: as many int16 of zero point 0 add up to less than 2**31, and so do int8 less their zero point."""
+
 _REDUCE: Mapping[str, Callable[..., Array]] = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
 
 
 def _axes(node: Node, rank: int) -> tuple[int, ...]:
     return tuple(axis % rank for axis in node.attrs["axes"])
+
+
+def summed(node: Node, shape: Shape) -> int:
+    """How many elements of an input of `shape` are added up for one of the output; 0 where none are."""
+    return math.prod(shape[i] for i in _axes(node, len(shape))) if node.attrs["kind"] in ("mean", "sum") else 0
 
 
 def _infer(node: Node, inputs: Sequence[Tensor | None]) -> Shape:
@@ -51,9 +59,9 @@ def _quantize(
 ) -> tuple[dict[str, Array], dict[str, object]]:
     x, out = tensors[node.inputs[0]], tensors[node.outputs[0]]
     assert x.quant and out.quant
-    axes = _axes(node, len(x.shape))
-    terms = math.prod(x.shape[i] for i in axes)
-    assert terms * -2 * fixedpoint.INT_RANGE[x.dtype][0] < 2**31, f"{node.name}: sums of {terms} leave 32 bits"
+    axes, terms = _axes(node, len(x.shape)), summed(node, x.shape)
+    peak = max(abs(q - x.quant.zero_point) for q in fixedpoint.INT_RANGE[x.dtype])
+    assert terms * max(peak, 2**15) < 2**31, f"{node.name}: sums of {terms} leave 32 bits"
     mult, shift = fixedpoint.multiplier(x.quant.scale / out.quant.scale)
     lengths = sizes(x)
     loops = list(zip(lengths, steps(lengths), strict=True))

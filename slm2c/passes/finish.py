@@ -6,6 +6,7 @@ normalization that alone reads it, a ReLU into the operator before it. What no k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from slm2c.ops import TABLE
 from slm2c.ops.concat import MAX_PARTS
 from slm2c.ops.embedding import MAX_LOOKUPS
 from slm2c.ops.layernorm import MAX_COLUMNS
+from slm2c.ops.reduce import MAX_TERMS, summed
 from slm2c.passes.edit import Edit
 
 
@@ -33,6 +35,16 @@ def finish(graph: Graph) -> Graph:
         )
         for node in graph.nodes
         if node.op == "layernorm" and graph.tensors[node.inputs[0]].shape[1] > MAX_COLUMNS
+    ]
+    problems += [
+        Problem(
+            node.name,
+            node.op,
+            f"a {node.attrs['kind']} of {terms:,} elements; {MAX_TERMS:,} at most add up in 32 bits",
+            "pool before it, or make the input smaller",
+        )
+        for node in graph.nodes
+        if node.op == "reduce" and (terms := summed(node, graph.tensors[node.inputs[0]].shape)) > MAX_TERMS
     ]
     if problems:
         raise CompileError(problems)
@@ -259,12 +271,16 @@ def _concat(graph: Graph, edit: Edit, node: Node) -> str:
 
 
 def _reduction(graph: Graph, edit: Edit, node: Node) -> str:
-    attrs = {
-        "kind": node.op.removeprefix("reduce_"),
-        "axes": tuple(node.attrs["axes"]),
-        "keepdims": bool(node.attrs["keepdims"]),
-    }
-    return edit.add("reduce", node.inputs, attrs, graph.tensors[node.outputs[0]].shape, node.name)
+    """A reduction; a mean or sum of more elements than its kernel takes goes over one axis after the other."""
+    (x,), kind, keepdims = node.inputs, node.op.removeprefix("reduce_"), bool(node.attrs["keepdims"])
+    shape, axes = graph.tensors[x].shape, tuple(sorted(a % len(graph.tensors[x].shape) for a in node.attrs["axes"]))
+    steps = [axes]
+    if kind in ("mean", "sum") and math.prod(shape[a] for a in axes) > MAX_TERMS:
+        steps = [(axis,) for axis in reversed(axes)]  # from the back, so that those to come keep their numbers
+    for step in steps:
+        shape = tuple(1 if i in step else d for i, d in enumerate(shape) if i not in step or keepdims)
+        x = edit.add("reduce", [x], {"kind": kind, "axes": step, "keepdims": keepdims}, shape, node.name)
+    return x
 
 
 def _softmax(graph: Graph, edit: Edit, node: Node) -> str:
