@@ -66,7 +66,7 @@ format: $(VENV)/.dev ## rewrite Python and C the way `make check` wants them
 	$(BIN)/clang-format -i runtime_c/*.[ch]
 
 .PHONY: tools
-tools: mca ## install the system packages that the other targets use
+tools: mca $(VENV)/platformio ## install the system packages that the other targets use, and PlatformIO
 	@.ci/need 'tools' $(HOST_CC) $(BUILDERS) $(CROSS) $(CHECKERS) $(BROWSER)
 
 .PHONY: host-cc
@@ -100,6 +100,12 @@ $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'slm2c needs Python 3.10 or newer; none found' >&2; exit 1; }
 	@.ci/need 'virtual environment' '$(PYTHON) -m ensurepip --version=python3-venv'
 	$(PYTHON) -m venv $(VENV)
+
+# In an environment of its own, because it wants old versions of what others use.
+$(VENV)/platformio: | $(BIN)/python
+	$(PYTHON) -m venv $@.new
+	$@.new/bin/pip install -q --disable-pip-version-check platformio
+	mv $@.new $@
 
 # The stamps: running slm2c needs less than testing it.
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
