@@ -220,7 +220,8 @@ def test_platformio_packs_the_library(images: Images, tmp_path: Path) -> None:
     if not (python := shutil.which("python", path=own)):
         skip_or_fail("PlatformIO is not there: make tools")
     package = tmp_path / "text.tar.gz"
-    subprocess.run([python, "-m", "platformio", "pkg", "pack", "-o", package, images.folder(BOARD)], check=True, stdout=subprocess.DEVNULL)
+    command = [python, "-m", "platformio", "pkg", "pack", "-o", package, images.folder(BOARD)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     packed = set(run(["tar", "tzf", package], tmp_path).split())
     assert {"library.json", "text.c", "text.h", "text_blob.S", "text_blob.bin", "slm/slm.h"} <= packed
     assert not [path for path in packed if re.match("test/|host/|firmware/|reference/|zephyr/|report", path)]
