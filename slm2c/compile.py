@@ -19,8 +19,9 @@ from pathlib import Path
 from slm2c import budget, fit, importer, samples
 from slm2c.board import Board
 from slm2c.calibrate import METHODS, Observed, Sample, observe
-from slm2c.emit import Texts, class_count, is_identifier
+from slm2c.emit import Texts, class_count
 from slm2c.errors import CompileError, Problem
+from slm2c.identifiers import is_identifier
 from slm2c.interpret import run_fused
 from slm2c.ir import Array
 from slm2c.lower import Lowered, lower, sketch, target_of

@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import string
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from slm2c import __version__, blob
-from slm2c.ir import Array, Graph, Tensor
+from slm2c import __version__, blob, runtime, weights
+from slm2c.identifiers import c_string, comment_text, is_identifier
+from slm2c.ir import Graph, Tensor
 from slm2c.memory import MemoryPlan
-from slm2c.ops import TABLE
 from slm2c.ops.base import ROW, Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
 from slm2c.resources import data_dir
@@ -32,9 +29,6 @@ from slm2c.text import shortened
 from slm2c.tiling import Loop
 
 _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
-_STRUCTS = {"layout": "slm_layout"}
-"""C structs of int32_t fields that constants with this suffix are; a params constant is <kernel>_params."""
-
 _PROFILE = ("slm_profile.c", "slm_profile.h", "slm_profile_clock.h")
 """What a build with SLM_PROFILE needs; in any other it is empty."""
 
@@ -56,24 +50,6 @@ _TEMPLATES = {
     "zephyr/blob.ld": "zephyr_blob.ld.j2",
 }
 """Paths in the output folder, and the templates of what lies there."""
-
-_RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        # C
-        """auto break case char const continue default do double else enum extern float for goto if inline int long
-        register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
-        main """
-        # headers of the C library, which a <name>.h would hide
-        """alloca assert complex ctype endian errno features fenv inttypes iso646 limits locale math newlib setjmp
-        signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads
-        time uchar wchar wctype """
-        # headers and folders beside the model's
-        "board console start firmware "
-        # targets of CMake
-        "all clean flash help install package run test",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -106,13 +82,6 @@ class Emitted:
     entries: tuple[str, ...]
 
 
-def is_identifier(name: str) -> bool:
-    """Whether `name` can be a prefix of C identifiers, a file name and a target of CMake, and is not the runtime's."""
-    return (
-        bool(re.fullmatch(r"[a-z][a-z0-9_]{0,47}", name)) and name not in _RESERVED and not re.match("slm(_|$)", name)
-    )
-
-
 def class_count(graph: Graph) -> int:
     """Number of classes if the integer graph has one vector of int16 scores, else 0."""
     outputs = set(graph.outputs)
@@ -139,20 +108,6 @@ def _ids_bytes(interface: Interface | None) -> int:
     return blob.pad(4 * interface.max_tokens * len(interface.lookups)) if interface else 0
 
 
-def comment_text(text: str) -> str:
-    """`text` fit for a C comment: printable ASCII that can neither end the comment nor start a trigraph or a splice."""
-    safe = "".join(c if c in string.printable and c not in "\r\n\t\v\f\\?" else "_" for c in text)
-    return safe.replace("*/", "*_").replace("/*", "/_")[:120]
-
-
-def c_string(text: str) -> str:
-    """`text` as UTF-8 between the quotes of a C string; in octal what is not plain ASCII, may be part of a trigraph, or
-    looks like the end of a comment.
-    """
-    plain = set(string.ascii_letters + string.digits + string.punctuation + " ") - set('"\\?*')
-    return "".join(chr(byte) if chr(byte) in plain else f"\\{byte:03o}" for byte in text.encode("utf-8", "replace"))
-
-
 def emit(
     program: Program, plan: MemoryPlan, interface: Interface | None, texts: Texts, name: str, fixed: bool
 ) -> Emitted:
@@ -160,7 +115,7 @@ def emit(
     assert is_identifier(name), name
     model = _Model(program, plan, interface, texts, name, fixed)
     context = model.context()
-    sections = {blob.WEIGHTS: model.weights_bytes}
+    sections = {blob.WEIGHTS: model.weights.data}
     if texts.tokenizer is not None:
         sections[blob.TOKENIZER] = texts.tokenizer
     if texts.labels is not None and model.classes:  # names of tokens or of one of several outputs: nothing reads them
@@ -188,21 +143,9 @@ def emit(
         model.runtime,
         tuple(call.node.outputs[0] for call in program.calls if call.symbol),
         {blob.SECTION_NAMES[number]: len(data) for number, data in sections.items()},
-        model.weight_bytes,
+        model.weights.by_output,
         model.entries,
     )
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A constant in the weights struct: member `member` of C type `ctype`, an array of `count` unless it is a
-    struct.
-    """
-
-    member: str
-    ctype: str
-    count: int
-    data: bytes
 
 
 class _Model:
@@ -222,16 +165,13 @@ class _Model:
         self.graph: Graph = program.graph
         self.numbers = {x: i for i, x in enumerate([*self.graph.inputs, *(n.outputs[0] for n in self.graph.nodes)])}
         self.variables = self._variables()
-        self.groups: list[dict[str, Any]] = []
-        self.members: dict[str, str] = {}
-        self.weight_bytes: dict[str, int] = {}
-        self.weights_bytes = self._weights()
+        self.weights = weights.lay_out(self.graph, program.calls, self.numbers)
         self.text_offset = blob.pad(plan.arena_bytes)
         self.classes = _classes(self.graph, texts)
         self.scores_offset = self.text_offset + _ids_bytes(interface)
         self.arena_bytes = max(ALIGNMENT, self.text_offset + text_bytes(self.graph, interface, texts))
         symbols = {c.symbol for c in program.calls if c.symbol} | self._extra_symbols()
-        self.runtime = tuple(sorted({*_runtime_files(tuple(sorted(symbols))), *self._loop_headers(), *_PROFILE}))
+        self.runtime = tuple(sorted(runtime.files_of(symbols) | self._loop_headers() | {*_PROFILE}))
 
     @property
     def max_tokens(self) -> int:
@@ -263,50 +203,6 @@ class _Model:
         outputs = list(dict.fromkeys(self.graph.outputs))
         return found | {x: ("output" if len(outputs) == 1 else f"output_{i}") for i, x in enumerate(outputs)}
 
-    def _weights(self) -> bytes:
-        """Fill `groups` and `members`; return the section's bytes, which have the layout of the C struct."""
-        self._add_group("io", "", self._io_members())
-        seen: dict[tuple[str, bytes], str] = {}
-        for call in self.program.calls:
-            node = call.node
-            group, members = f"n{self.numbers[node.outputs[0]]}", []
-            for const in call.names:
-                value = call.consts.get(const, self.graph.consts.get(const))
-                if value is None or const in self.members:
-                    continue
-                member = _member(const, value, TABLE[node.op].kernel)
-                path = f"{'&' if not member.count else ''}w->{group}.{member.member}"
-                key = member.ctype, member.data
-                if len(member.data) >= 64 and key in seen:
-                    self.members[const] = seen[key]
-                    continue
-                seen[key] = self.members[const] = path
-                members.append(member)
-            if members:
-                self._add_group(group, comment_text(node.name), members)
-                self.weight_bytes[node.outputs[0]] = len(self.groups[-1]["data"])
-        return b"".join(group["data"] for group in self.groups)
-
-    def _io_members(self) -> list[_Member]:
-        quants = [
-            [self.graph.tensors[x].quant for x in names if self.graph.tensors[x].quant]
-            for names in (self.graph.inputs, dict.fromkeys(self.graph.outputs))
-        ]
-        packed = [b"".join(struct.pack("<fi", q.scale, q.zero_point) for q in row if q) for row in quants]
-        last = quants[1][0]
-        assert last is not None
-        score = min(round(last.scale * 2**36), 2**46)  # the difference of two int16 times this fits 64 bits
-        return [
-            _Member(name, "slm_quant", len(row), data)
-            for name, row, data in zip(("input", "output"), quants, packed, strict=True)
-            if row
-        ] + [_Member("score_multiplier", "int64_t", 0, struct.pack("<q", score))]
-
-    def _add_group(self, name: str, comment: str, members: list[_Member]) -> None:
-        offset = sum(len(g["data"]) for g in self.groups)
-        data = b"".join(m.data.ljust(blob.pad(len(m.data)), b"\0") for m in members)
-        self.groups.append({"name": name, "comment": comment, "members": members, "offset": offset, "data": data})
-
     def _argument(self, call: KernelCall, arg: Arg) -> str:
         if isinstance(arg, Offset):
             return f"{self._argument(call, arg.name)} + {arg.index} * {arg.step}u"
@@ -319,7 +215,7 @@ class _Model:
         if arg is Special.SCRATCH:
             return f"arena + {self.plan.offsets[self.program.scratch[call.node.outputs[0]]]}u"
         if isinstance(arg, str):
-            return self.members.get(arg) or self.variables[arg]
+            return self.weights.expressions.get(arg) or self.variables[arg]
         assert isinstance(arg, int), arg
         return f"{arg}u" if arg >= 0 else str(arg)
 
@@ -447,7 +343,7 @@ class _Model:
         blocks = self._blocks()
         text = json.dumps(blocks)
         headers = sorted(
-            {h for c in self.program.calls if c.symbol for h in _headers_of(c.symbol)}
+            {h for c in self.program.calls if c.symbol for h in runtime.headers_of(c.symbol)}
             | {"slm_blob.h"}
             | self._loop_headers()
             | ({"slm_tokenizer.h"} if self.texts.tokenizer is not None else set())
@@ -469,8 +365,8 @@ class _Model:
             "run_parameters": ", ".join(parameters),
             "run_arguments": ", ".join(re.split(r"[ *]", parameter)[-1] for parameter in parameters),
             "nodes": [{"name": c_string(node.name), "op": node.op} for node in self.graph.nodes],
-            "weights": self.groups,
-            "weights_bytes": len(self.weights_bytes),
+            "weights": self.weights.groups,
+            "weights_bytes": len(self.weights.data),
             "structure": struct.unpack("<4I", self.structure),
             "blocks": blocks,
             "calls": len(self.program.calls),
@@ -494,7 +390,7 @@ class _Model:
         """
         tensors = [self.graph.tensors[x] for x in self.numbers]
         facts = [
-            [[g["name"], g["offset"], [[m.member, m.ctype, m.count] for m in g["members"]]] for g in self.groups],
+            [[g.name, g.offset, [[m.member, m.ctype, m.count] for m in g.members]] for g in self.weights.groups],
             [[b["loop"], b["before"], [[c["text"], c["declaration"]] for c in b["calls"]]] for b in blocks],
             [io["limit"] for io in inputs],
             [[t.shape, t.dtype, t.token_axis] for t in tensors],
@@ -506,59 +402,4 @@ class _Model:
         return hashlib.sha256(text.encode()).digest()[:16]
 
 
-def _member(const: str, value: Array, kernel: str) -> _Member:
-    suffix = re.sub(r"[^a-z0-9_]", "_", const.rsplit(".", 1)[-1])
-    struct_name = _STRUCTS.get(suffix, f"{kernel}_params" if suffix == "params" else "")
-    if struct_name and any(re.search(rf"\b{struct_name};", text) for text in _sources().values()):
-        return _Member(suffix, struct_name, 0, value.astype("<i4").tobytes())
-    little = value.astype(value.dtype.newbyteorder("<"))
-    ctype = {
-        "int8": "int8_t",
-        "uint8": "uint8_t",
-        "int16": "int16_t",
-        "uint16": "uint16_t",
-        "int32": "int32_t",
-        "uint32": "uint32_t",
-    }[value.dtype.name]
-    return _Member(suffix, ctype, int(np.prod(value.shape, dtype=np.int64)), little.tobytes())
-
-
-@cache
-def _sources() -> Mapping[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(data_dir("runtime_c").glob("*.[ch]"))}
-
-
-@cache
-def _headers_of(symbol: str) -> tuple[str, ...]:
-    """The header that declares a runtime function."""
-    return tuple(
-        name for name, text in _sources().items() if name.endswith(".h") and re.search(rf"\b{symbol}\(", text)
-    )[:1]
-
-
-def _runtime_files(symbols: tuple[str, ...]) -> tuple[str, ...]:
-    """The runtime's files that define these functions, and what they include."""
-    wanted: list[str] = []
-    for symbol in symbols:
-        found = [
-            name
-            for name, text in _sources().items()
-            if name.endswith(".c")
-            and re.search(rf"^(?!static)[a-z_][\w \*]*\b{symbol}\([^;]*?\)\s*\{{", text, re.MULTILINE | re.DOTALL)
-        ]
-        assert len(found) == 1, f"{symbol} is defined in {found}"
-        wanted += found
-    files: set[str] = set()
-    while wanted:
-        name = wanted.pop()
-        if name in files:
-            continue
-        files.add(name)
-        for header in re.findall(r'#include "(\w+\.h)"', _sources()[name]):
-            wanted.append(header)
-            if header.replace(".h", ".c") in _sources():
-                wanted.append(header.replace(".h", ".c"))
-    return tuple(sorted(files))
-
-
-__all__ = ["Emitted", "Texts", "classifies_text", "comment_text", "emit", "is_identifier", "text_bytes"]
+__all__ = ["Emitted", "Texts", "classifies_text", "emit", "text_bytes"]

@@ -16,7 +16,8 @@ import jinja2
 from slm2c import budget, toolchain
 from slm2c.board import Board, Placement
 from slm2c.compile import Compiled
-from slm2c.emit import classifies_text, comment_text
+from slm2c.emit import classifies_text
+from slm2c.identifiers import comment_text
 from slm2c.lower import Lowered
 from slm2c.resources import data_dir
 

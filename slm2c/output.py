@@ -22,8 +22,8 @@ from slm2c import __version__, fit, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
-from slm2c.emit import is_identifier
 from slm2c.errors import CompileError, Problem
+from slm2c.identifiers import is_identifier
 from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface
 from slm2c.quantize import run_int

@@ -16,7 +16,7 @@ from slm2c import flash_layout
 from slm2c.board import Console, list_boards, load_board
 from slm2c.build import build
 from slm2c.compile import Options
-from slm2c.emit import is_identifier
+from slm2c.identifiers import is_identifier
 from slm2c.resources import data_dir
 from tests.boards import board_params
 from tests.conftest import skip_or_fail

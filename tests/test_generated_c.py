@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from slm2c import blob, toolchain
-from slm2c.emit import comment_text, is_identifier
+from slm2c.identifiers import comment_text, is_identifier
 from slm2c.quantize import run_int
 from slm2c.validate import write_samples
 from tests import generated
