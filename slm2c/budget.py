@@ -228,7 +228,8 @@ def _smaller_blob(lowered: Lowered, over: int, group: Sequence[Need]) -> Iterato
         each = between // (len(layers) - 1)
         less = math.ceil(over / each)
         if less < len(layers):
-            text = f"at most {len(layers) - less} layers instead of {len(layers)} save about {less * each:,} bytes"
+            kept = len(layers) - less
+            text = f"at most {kept} layer{'s' * (kept > 1)} instead of {len(layers)} save about {less * each:,} bytes"
             yield _Remedy(less * each, text)
         else:
             yield _Remedy(each, f"each of the {len(layers)} layers less saves about {each:,} bytes")
@@ -243,7 +244,9 @@ def _tables(graph: Graph, rows: int) -> list[Array]:
 def _other_region(board: Board, found: Sequence[Need], region: str, over: int) -> Iterator[_Remedy]:
     """What would fit another memory of the board, and what the application could give."""
     free = {
-        r.name: r.size - r.reserve - sum(need.bytes for need in found if need.region == r.name)
+        r.name: r.size
+        - r.reserve
+        - sum(need.bytes for need in found if need.region == r.name and need.what != _APPLICATION)
         for r in board.memory
         if r.writable == board.region(region).writable and r.name != region
     }

@@ -52,11 +52,11 @@ def _footprint(folder: Path, compiled: Compiled) -> Footprint | str:
     except CompileError as error:
         return str(error)
     lowered, board = compiled.lowered, compiled.board
-    tokens = [max(1, length.tokens) for length in timing.lengths(compiled)]
-    quick = sum(costs.instructions(lowered.program, n) for n in tokens) <= _EMULATED
+    tokens = tuple(length.rows for length in timing.lengths(compiled))
     text = _TEXT if classifies_text(lowered.program.graph, lowered.texts) else ""
+    if sum(costs.instructions(lowered.program, n) for n in tokens) > _EMULATED:
+        tokens, text = (), ""
     try:
-        return measure.footprint(folder, compiled.name, board, lowered.emitted.entries, tokens if quick else (), text)
+        return measure.footprint(folder, compiled.name, board, lowered.emitted.entries, tokens, text)
     except Misfit as misfit:
         fit.refuse(board, compiled.fused, lowered, misfit)
-        raise

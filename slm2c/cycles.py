@@ -200,8 +200,10 @@ def _prices(tool: str, runs: Iterable[Run], program: Program, core: str) -> dict
             assert owner is not None, result.stderr
             del bodies[owner[0]][owner[1]]
             refused[owner[0]] += 1
+    assert result.returncode == 0, result.stderr
     found = re.findall(r"Code Region - (\w+)-(\w+).*?Total Cycles:\s+(\d+)", result.stdout, re.DOTALL)
     prices = {(int(a, 16), int(b, 16)): int(cycles) / _ITERATIONS for a, b, cycles in found}
+    assert prices.keys() == {run for run, body in bodies.items() if body}, "llvm-mca did not price every run"
     return {run: prices.get(run, 0.0) + refused[run] for run in bodies}
 
 

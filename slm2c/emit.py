@@ -15,15 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
-from slm2c import __version__, blob, runtime, weights
+from slm2c import __version__, blob, resources, runtime, weights
 from slm2c.identifiers import c_string, comment_text, is_identifier
 from slm2c.ir import Graph, Tensor
 from slm2c.memory import MemoryPlan
 from slm2c.ops.base import ROW, Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
-from slm2c.resources import data_dir
 from slm2c.schedule import ALIGNMENT, Program
 from slm2c.text import shortened
 from slm2c.tiling import Loop
@@ -124,16 +121,9 @@ def emit(
     context["blob_bytes"] = len(packed)
     context["runtime"] = model.runtime
     context["version"] = __version__
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data_dir("templates") / "model"),
-        autoescape=False,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    jinja = resources.templates()
     files = {
-        path.format(name=name): templates.get_template(template).render(m=context)
+        path.format(name=name): jinja.get_template(f"model/{template}").render(m=context)
         for path, template in _TEMPLATES.items()
     }
     return Emitted(

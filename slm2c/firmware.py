@@ -11,15 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from slm2c import budget, toolchain
 from slm2c.board import Board, Placement
 from slm2c.compile import Compiled
 from slm2c.emit import classifies_text
 from slm2c.identifiers import comment_text
 from slm2c.lower import Lowered
-from slm2c.resources import data_dir
+from slm2c.resources import data_dir, templates
 
 FOLDER = "firmware"
 """Of an output folder."""
@@ -35,13 +33,11 @@ def write(folder: Path, compiled: Compiled, placement: Placement | None) -> None
     `placement` is what was linked, with one region for the arena; None where nothing could be linked, to expect it.
     """
     board, lowered = compiled.board, compiled.lowered
-    target, templates = folder / FOLDER, data_dir("templates")
+    target, source = folder / FOLDER, data_dir("templates")
     text = classifies_text(lowered.program.graph, lowered.texts)
-    copied = [
-        templates / "firmware" / name for name in ("start.h", "start.c", toolchain.TOOLS[board.architecture].start)
-    ]
-    copied += [templates / "image" / name for name in ("console.h", "console.c", driver(board))]
-    copied += [] if text else [templates / "image" / "sample.S"]
+    copied = [source / "firmware" / name for name in ("start.h", "start.c", toolchain.TOOLS[board.architecture].start)]
+    copied += [source / "image" / name for name in ("console.h", "console.c", driver(board))]
+    copied += [] if text else [source / "image" / "sample.S"]
     target.mkdir(exist_ok=True)
     for path in copied:
         shutil.copyfile(path, target / path.name)
@@ -51,14 +47,8 @@ def write(folder: Path, compiled: Compiled, placement: Placement | None) -> None
         "sources": sources,
         "text": text,
     }
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates / "image"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in _RENDERED}
+    jinja = templates()
+    made = {name: jinja.get_template(f"image/{name}.j2").render(facts) for name in _RENDERED}
     placed = replace(board, placement=placement or _expected(board, lowered))
     made["firmware.ld"] = toolchain.linker_script(placed, f"{compiled.name} with a console", _KERNEL)
     for name, content in made.items():

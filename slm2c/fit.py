@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from slm2c import budget, measure
 from slm2c.board import Board
@@ -37,7 +38,7 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
     try:
         cross_cc(board.architecture)
     except CompileError:
-        budget.check(board, fused, lowered)
+        return budget.check(board, fused, lowered)
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
         write_c(Path(work), name, lowered.emitted)
         try:
@@ -46,7 +47,7 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
             refuse(board, fused, lowered, misfit)
 
 
-def refuse(board: Board, fused: Fused, lowered: Lowered, misfit: Misfit) -> None:
+def refuse(board: Board, fused: Fused, lowered: Lowered, misfit: Misfit) -> NoReturn:
     """Raises CompileError for an image that the linker refused: what it needs, what takes the most, what would help."""
     budget.check(board, fused, lowered, budget.linked_needs(board, lowered, misfit.over, misfit.arena))
     raise misfit

@@ -99,6 +99,8 @@ def footprint(
                 counted = Emulated(host.name, versions["qemu"] or "", tuple(_run(same, host, tokens, texts)))
         except CompileError as error:
             counted = str(error)
+        except toolchain.ToolError as error:  # an emulator that is too old, or slow: what is linked counts all the same
+            counted = error.fact
         return Footprint(found, firmware.placement, stacks, versions["cross_cc"] or "", counted)
 
 

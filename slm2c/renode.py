@@ -16,12 +16,10 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-import jinja2
-
 from slm2c import toolchain
 from slm2c.board import Board, Console, ConsoleKind
 from slm2c.errors import CompileError, Problem, printable
-from slm2c.resources import data_dir
+from slm2c.resources import templates
 
 Version = tuple[int, int, int]
 
@@ -310,11 +308,8 @@ def _attributes(console: Console) -> list[tuple[str, str]]:
 
 
 def _render(template: str, **values: object) -> str:
-    source = (data_dir("templates") / "renode" / template).read_text(encoding="utf-8")
-    jinja = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    return jinja.from_string(source).render(**values)
+    """templates/renode/`template`."""
+    return templates().get_template(f"renode/{template}").render(**values)
 
 
 def _failed(fact: str, log: Path) -> CompileError:

@@ -20,7 +20,7 @@ from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Graph
 from slm2c.lower import Schedule
-from slm2c.measure import Footprint
+from slm2c.measure import Emulated, Footprint
 from slm2c.ops import TABLE
 from slm2c.validate import tensor_numbers
 
@@ -47,7 +47,8 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     plan, emitted, graph = lowered.plan, lowered.emitted, lowered.program.graph
     known = measured if isinstance(measured, Footprint) else None
     code = None if known is None else known.image.code
-    lengths = [max(1, length.tokens) for length in timing.lengths(compiled)]
+    counted = known.emulated if known and isinstance(known.emulated, Emulated) else None
+    lengths = [length.rows for length in timing.lengths(compiled)]
     instructions = [costs.instructions_by_output(lowered.program, tokens) for tokens in lengths]
     kept = emitted.arena_bytes - plan.arena_bytes  # ids and scores of a text model, beside the plan
     return {
@@ -67,7 +68,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
             "regions": _regions(board, compiled, known),
         },
         "model": _model(compiled),
-        "cost": timing.cost(compiled, "no tools" if known is None else known.emulated),
+        "cost": timing.cost(compiled, counted),
         "calibration": {
             "samples": len(compiled.samples),
             "source": None if compiled.calibration is None else compiled.calibration.name,

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from slm2c import summary
 from slm2c.errors import printable
-from slm2c.resources import data_dir
+from slm2c.resources import templates
 
 FILE = "report.html"
 
@@ -58,15 +57,7 @@ def write(folder: Path, report: _Facts) -> None:
 
 def render(report: _Facts) -> str:
     """The page for the content of a report.json; the same content gives the same text."""
-    jinja = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data_dir("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_plain,
-    )
+    jinja = templates(autoescape=True, finalize=_plain)
     jinja.filters |= {"name": _name, "ms": summary.milliseconds, "run": summary.length}
     layers: list[_Facts] = [{**layer, "longest": layer["instructions"][-1]} for layer in report["layers"]]
     colours = _colours(layers)

@@ -227,8 +227,9 @@ def _stacks(stacks: Sequence[_Facts], emulated: _Facts) -> str:
 def _nodes(layers: Sequence[_Facts], cost: _Facts) -> str:
     """Expected instructions of each node, at each length, the most expensive first."""
     lengths = [f"at {row['tokens']}" if row["tokens"] else "a run" for row in cost["lengths"]]
-    dear = sorted((x for x in layers if x["kernel"]), key=lambda x: -x["instructions"][-1])
-    rows = [(layers.index(x), x["node"], x["op"], *x["instructions"]) for x in dear]
+    called = [(i, x) for i, x in enumerate(layers) if x["kernel"]]
+    dear = sorted(called, key=lambda item: -item[1]["instructions"][-1])
+    rows = [(i, x["node"], x["op"], *x["instructions"]) for i, x in dear]
     header = ("call", "node", "operator", *lengths)
     sums = ("", "all", "", *(sum(x["instructions"][i] for x in layers) for i in range(len(lengths))))
     return table([*rows[:_LISTED], sums], f"r*l{'r' * len(lengths)}", header) + _more(len(rows))

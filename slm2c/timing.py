@@ -15,11 +15,10 @@ CYCLES_PER_INSTRUCTION: Mapping[str, float] = {
     "cortex-m4": 1.01,
     "cortex-m7": 0.78,
     "cortex-m33": 1.01,
-    "cortex-m55": 1.01,
 }
 """What llvm-mca 22 makes of the instructions that homecmd executes at 9 to 32 tokens: LLVM's in-order models of the
 cores, each straight run of instructions in its steady state. They know no cache, no wait state of a flash and no
-mispredicted branch, so that a board takes longer. tests/test_timing.py repeats it."""
+mispredicted branch, so that a board takes longer. tests/test_timing.py repeats it for each of them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Length:
 
     what: str
     tokens: int
+
+    @property
+    def rows(self) -> int:
+        """Of the run: 1 where there are no tokens."""
+        return max(1, self.tokens)
 
 
 def lengths(compiled: Compiled) -> tuple[Length, ...]:
@@ -53,14 +57,14 @@ def microseconds(instructions: int, cpu: str, clock_hz: int) -> int | None:
     return None if ratio is None else round(1e6 * instructions * ratio / clock_hz)
 
 
-def cost(compiled: Compiled, emulated: Emulated | str) -> dict[str, Any]:
-    """The part `cost` of report.json: at each length the expected instructions, what was counted in QEMU, the time by
-    the better of both, and bytes of weights read.
+def cost(compiled: Compiled, emulated: Emulated | None) -> dict[str, Any]:
+    """The part `cost` of report.json: at each length the expected instructions, what was counted in QEMU if anything
+    was, the time by the better of both, and bytes of weights read.
     """
     board, program, rows = compiled.board, compiled.lowered.program, []
     for length in lengths(compiled):
-        expected = costs.instructions(program, max(1, length.tokens))
-        counted = None if isinstance(emulated, str) else emulated.instructions(max(1, length.tokens))
+        expected = costs.instructions(program, length.rows)
+        counted = None if emulated is None else emulated.instructions(length.rows)
         rows.append(
             {
                 "what": length.what,
@@ -68,7 +72,7 @@ def cost(compiled: Compiled, emulated: Emulated | str) -> dict[str, Any]:
                 "instructions": expected,
                 "measured_instructions": counted,
                 "microseconds": microseconds(counted or expected, board.cpu, board.clock_hz),
-                "weight_bytes_read": costs.weight_bytes(program, max(1, length.tokens)),
+                "weight_bytes_read": costs.weight_bytes(program, length.rows),
             }
         )
     return {

@@ -22,11 +22,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
-
 from slm2c.board import STACK_GUARD, Architecture, Board, Placement
 from slm2c.errors import CompileError, Problem
-from slm2c.resources import data_dir
+from slm2c.resources import data_dir, templates
 
 WARNINGS = (
     "-std=c11",
@@ -186,11 +184,10 @@ def make_image(folder: Path, architecture: Architecture, build: Path) -> None:
     Raises CompileError without make or a cross compiler, or if what lies in the folder, which is its user's to change,
     does not build.
     """
-    cross_cc(architecture)
+    prefix = cross_cc(architecture).removesuffix("gcc")
     make = shutil.which("make")
     if make is None:
         raise _missing("make", "make", "or add it to PATH")
-    prefix = os.environ.get(TOOLS[architecture].variable, TOOLS[architecture].prefix)
     try:
         _build([make, f"-j{JOBS}", f"CROSS={prefix}", f"BUILD={build}"], cwd=folder)
     except ToolError as error:
@@ -328,10 +325,8 @@ def linker_script(board: Board, what: str, kernel: str) -> str:
     `kernel` is how an object is called that is compiled from a file of HOT_KERNELS, whose name stands for {}.
     """
     board = replace(board, memory=tuple(replace(r, size=r.size - r.reserve) for r in board.memory))
-    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
-    source = data_dir("templates") / "firmware" / "firmware.ld.j2"
-    template = jinja.from_string(source.read_text(encoding="utf-8"))
     kernels = " ".join(kernel.replace("{}", name) for name in HOT_KERNELS)
+    template = templates().get_template("firmware/firmware.ld.j2")
     return template.render(board=board, what=what, guard=STACK_GUARD, hot_files=kernels)
 
 

@@ -113,7 +113,7 @@ def test_too_much_flash(tmp_path: Path) -> None:
     over, entry = figures(problems[0])[2], 64
     assert (1500 - fits - 1) * entry < over <= (1500 - fits) * entry
     assert (1500 - fits) * entry in saved(remedies(problems[0]))
-    fits = number(r"at most (\d) layers instead of 4", text)
+    fits = number(r"at most (\d) layers? instead of 4", text)
     build(made(tmp_path / "in", layers=fits), tmp_path / "fewer", small, Options(name="s", method="minmax"))
     refused(made(tmp_path / "in", layers=fits + 1), tmp_path / "more", small)
 
@@ -134,7 +134,7 @@ def test_too_much_of_both(tmp_path: Path) -> None:
     problems = refused(path, tmp_path / "out", small)
     check(problems, ["flash", "sram"])
     heads = [p for p in problems if "too many" in p.reason]
-    layers = number(r"at most (\d) layers instead of 4", heads[0].remedy)
+    layers = number(r"at most (\d) layers? instead of 4", heads[0].remedy)
     tokens = number(r"at most (\d+) tokens instead of 96", heads[1].remedy)
     smaller = made(tmp_path / "in", layers=layers, tokens=tokens)
     build(smaller, tmp_path / "out", small, Options(name="s", method="minmax"))
@@ -153,6 +153,14 @@ def test_what_the_application_keeps_counts(tmp_path: Path) -> None:
     assert "application 60,000, " in first.reason and "(--reserve)" in first.remedy
     needed, there, over, parts = figures(first)
     assert needed == sum(parts) == there + over and there == 65_536
+
+
+def test_what_the_application_keeps_of_another_memory_counts_once() -> None:
+    """Room for the arena is what is neither reserved nor used, however much of both there is."""
+    disco = with_reserve(load_board("stm32f746g-disco"), {"sram": 100_000})
+    found = budget._reserved(disco, [budget.Need("dtcm", "arena", 120_000), budget.Need("sram", "variables", 1024)])
+    (remedy, *_) = budget._other_region(disco, found, "dtcm", 60_000)
+    assert "the arena in sram instead saves 120,000 bytes" in remedy.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,20 @@ def test_build_without_cross_compiler(model: Path, tmp_path: Path, monkeypatch: 
     assert made["flash"]["code_bytes"] is None and "no-such-gcc" in made["measured"]["reason"]
 
 
+@pytest.mark.qemu
+def test_build_with_an_emulator_that_fails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is linked is measured all the same; why nothing ran is said."""
+    qemu = tmp_path / "bin" / "qemu-system-arm"
+    qemu.parent.mkdir()
+    qemu.write_text("#!/bin/sh\necho 'QEMU emulator version 0.1'\n[ \"$1\" = --version ]\n")
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{qemu.parent}:{os.environ['PATH']}")
+    made = build(model, tmp_path / "out", load_board(BOARD), Options(method="minmax"))
+    assert made["flash"]["code_bytes"] > 0
+    assert made["measured"]["emulated"] == {"reason": "test/cost.c ended with code 1"}
+    assert "not measured: test/cost.c ended with code 1" in summary.render(made)
+
+
 def test_render_is_narrow(built: tuple[Path, dict[str, Any]], unmeasured: dict[str, Any]) -> None:
     for facts in (built[1], unmeasured):
         lines = summary.render(facts).splitlines()
@@ -248,7 +263,7 @@ def test_remedies_of_a_text_model(tmp_path: Path) -> None:
     entries = figure(r"a vocabulary of at most ([\d,]+) instead of 8,192", flash.remedy)
     row = (128 * 8192 + 60_000) / 8192
     assert blob - (8192 - entries) * row <= 1_500_000 < blob - (8192 - entries - 1) * row
-    assert re.search(r"at most 1 layers instead of 6 save about 1,0\d\d,\d{3} bytes", flash.remedy)
+    assert re.search(r"at most 1 layer instead of 6 save about 1,0\d\d,\d{3} bytes", flash.remedy)
     assert re.search(r"at most \d\d? tokens instead of 32 save [\d,]+ bytes \(--shape input_ids=1,\d\d?", ram.remedy)
 
 

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
-
 from slm2c import costs, cycles, elf, output, toolchain
 from slm2c.bench.results import Element, Op, Total
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, compile_model
 from slm2c.ir import Graph, Node, Tensor
 from slm2c.ops import TABLE
-from slm2c.resources import data_dir
+from slm2c.resources import templates
 from slm2c.toolchain import Firmware
 
 SOFTMAX = re.compile(r"slm_attention_weigh")
@@ -181,8 +179,7 @@ def _build(model: Model, board: Board, tokens: Sequence[int], image: Path, defin
 
 def render(template: str, **facts: object) -> str:
     """A program from templates/."""
-    jinja = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return jinja.from_string((data_dir("templates") / template).read_text(encoding="utf-8")).render(facts)
+    return templates().get_template(template).render(facts)
 
 
 def _rows(firmware: Firmware, board: Board) -> list[tuple[int, int]]:
