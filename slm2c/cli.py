@@ -303,7 +303,7 @@ def build(model: Path, out: Path, board: str, reserve: dict[str, int], **options
     "rungs",
     type=click.Choice(["host", "sanitize", "qemu", "renode"]),
     multiple=True,
-    help="Where to run the C. Default: host, and qemu and renode where they are. Repeatable.",
+    help="Where to run the C. Default: host, and qemu where it is. Repeatable.",
 )
 @click.option(
     "--board",

@@ -439,6 +439,7 @@ def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subproce
         child = subprocess.Popen(
             command,
             cwd=cwd,
+            env=os.environ | {"LC_ALL": "C"},  # what tools print is read
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -368,6 +368,15 @@ def test_validate_on_other_boards(built: Path, call: Call) -> None:
     assert code == 0 and [r["name"] for r in json.loads(out)["rungs"]] == ["qemu mps2-an386", "qemu mps2-an505"]
 
 
+def test_validate_for_a_board_without_an_emulator(built: Path, call: Call, tmp_path: Path) -> None:
+    text = (data_dir("boards") / "stm32f407.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(re.sub("emulated_by.*\n", "", text), encoding="utf-8")
+    code, out, _ = call("validate", built, "--board", tmp_path / "mine.toml", "--samples", "2")
+    assert code == 0 and "host" in out and "qemu was left out: 'mine': no emulator runs this board" in out
+    code, _, err = call("validate", built, "--board", tmp_path / "mine.toml", "--on", "qemu")
+    assert code == 1 and "'mine': no emulator runs this board" in err
+
+
 def test_validate_without_cross_tools(built: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLM2C_CROSS", "no-such-")
     code, out, _ = call("validate", built, "--samples", "2")

@@ -21,7 +21,10 @@ __attribute__((used)) _Noreturn void slm_start(void)
 {
     slm_core_init();
     slm_setup();
-    (void)memcpy(slm_hot_start, slm_hot_load, bytes(slm_hot_start, slm_hot_end));
+    if (bytes(slm_hot_start, slm_hot_end) != 0u) {
+        (void)memcpy(slm_hot_start, slm_hot_load, bytes(slm_hot_start, slm_hot_end));
+        slm_core_sync();
+    }
     (void)memcpy(slm_data_start, slm_data_load, bytes(slm_data_start, slm_data_end));
     (void)memset(slm_bss_start, 0, bytes(slm_bss_start, slm_bss_end));
     (void)memset(slm_arena_start, 0, bytes(slm_arena_start, slm_arena_end));

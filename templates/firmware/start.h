@@ -45,6 +45,9 @@ void slm_print_hex(const char *label, uint32_t value);
 /** \brief What has to be on before any other code runs. */
 void slm_core_init(void);
 
+/** \brief Let the core see instructions that were stored as data. */
+void slm_core_sync(void);
+
 /** \brief Guard the stack, with all memory in place. */
 void slm_core_guard(void);
 

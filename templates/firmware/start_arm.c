@@ -39,6 +39,11 @@ void slm_core_init(void)
     __asm volatile("dsb\n isb" ::: "memory");
 }
 
+void slm_core_sync(void)
+{
+    __asm volatile("dsb\n isb" ::: "memory");
+}
+
 /** A fault on any access to the lowest bytes of the stack, so that an overflow is reported and corrupts nothing. */
 void slm_core_guard(void)
 {

@@ -41,6 +41,11 @@ void slm_core_init(void)
 #endif
 }
 
+void slm_core_sync(void)
+{
+    __asm volatile(".word 0x0000100F" ::: "memory"); /* FENCE.I, whose extension the board's -march may not name */
+}
+
 /** A fault on any access to the lowest bytes of the stack, so that an overflow is reported and corrupts nothing. */
 void slm_core_guard(void)
 {

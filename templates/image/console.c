@@ -55,6 +55,9 @@ int32_t console_line(char *line, uint32_t size)
     int overlong = 0;
     for (;;) {
         const int c = console_get();
+        if (c == CONSOLE_END) {
+            return CONSOLE_END;
+        }
         const int second = c == '\n' && after_cr;
         after_cr = c == '\r';
         if (c == '\r' || (c == '\n' && !second)) {

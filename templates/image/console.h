@@ -10,13 +10,16 @@
 /** What console_line() says of a line that does not fit, and was thrown away. */
 #define CONSOLE_TOO_LONG (-1)
 
+/** What both say at the end of the input, which only a file or a pipe has. */
+#define CONSOLE_END (-2)
+
 /** \brief Make the device ready; clocks and pins are so already (board.c). */
 void console_init(void);
 
 /** \brief Send a byte, when the device can take it. */
 void console_put(char c);
 
-/** \brief Wait for a byte. \return 0 to 255 */
+/** \brief Wait for a byte. \return 0 to 255, or CONSOLE_END */
 int console_get(void);
 
 /** \brief Send a string; a line break becomes CR LF. */
@@ -31,7 +34,7 @@ void console_print_int(int64_t value);
  *
  * \param[out] line without its end, closed with 0
  * \param[in]  size bytes of line, with that 0
- * \return length in bytes, or CONSOLE_TOO_LONG
+ * \return length in bytes, CONSOLE_TOO_LONG, or CONSOLE_END, which drops what came without an end of line
  */
 int32_t console_line(char *line, uint32_t size);
 

@@ -31,6 +31,12 @@
 
 static volatile uint8_t received, sent;
 
+/** The DMA's bytes are memory, its registers a device: without a barrier a core may order them as it likes. */
+static void barrier(void)
+{
+    __asm volatile("dmb" ::: "memory");
+}
+
 static void receive(void)
 {
     EVENTS_ENDRX = 0u;
@@ -51,6 +57,7 @@ void console_init(void)
 void console_put(char c)
 {
     sent = (uint8_t)c;
+    barrier();
     EVENTS_ENDTX = 0u;
     TASKS_STARTTX = 1u;
     while (EVENTS_ENDTX == 0u) {
@@ -61,7 +68,9 @@ int console_get(void)
 {
     while (EVENTS_ENDRX == 0u) {
     }
+    barrier();
     const int c = received;
+    barrier();
     receive();
     return c;
 }

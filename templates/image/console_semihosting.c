@@ -31,7 +31,5 @@ int console_get(void)
 {
     uint8_t byte = 0u;
     const uint32_t block[3] = {(uint32_t)terminal, (uintptr_t)&byte, 1u};
-    while (slm_core_request(SYS_READ, block) != 0) { /* it answers how many bytes are missing */
-    }
-    return byte;
+    return slm_core_request(SYS_READ, block) == 0 ? byte : CONSOLE_END; /* it answers how many bytes are missing */
 }
