@@ -83,6 +83,10 @@ class Simulation:
 
     def __call__(self, ids: Tensor) -> Tensor:
         """The logits [batch, classes] for ids [batch, tokens], all tokens real."""
+        return self.values(ids)[self._graph.outputs[0]].flatten(1)
+
+    def values(self, ids: Tensor) -> dict[str, Tensor]:
+        """Every tensor by name, with the batch as its first axis."""
         graph = self._graph
         values: dict[str, Tensor] = {graph.inputs[0]: ids}
         for node in graph.nodes:
@@ -91,7 +95,7 @@ class Simulation:
             described = self._tensors[name]
             assert described.quant is not None
             values[name] = activation(found, described.quant, described.dtype)
-        return values[graph.outputs[0]].flatten(1)
+        return values
 
     def _node(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         x = values[node.inputs[0]]

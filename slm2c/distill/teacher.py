@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from slm2c.distill.training import save_tensors
 from slm2c.errors import CompileError, Problem
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # teachers are folders; nothing is to be fetched
@@ -134,7 +135,7 @@ def save_teacher(teacher: Teacher, labels: Sequence[str], folder: Path) -> None:
     encoder.config.label2id = {name: i for i, name in enumerate(labels)}
     encoder.save_pretrained(folder)
     teacher.tokenizer.save(str(folder / "tokenizer.json"))
-    torch.save(teacher.model.head.state_dict(), folder / _HEAD)
+    save_tensors(teacher.model.head.state_dict(), folder / _HEAD)
 
 
 def _require_files(folder: Path) -> None:

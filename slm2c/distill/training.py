@@ -127,6 +127,7 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
     best = copy.deepcopy(job.model.state_dict())
     torch.manual_seed(job.seed)
     state = _State()
+    work.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {"model": job.model, "aids": job.aids, "averaged": averaged, "optimizer": optimizer}
     checkpoint = work / f"{job.name}.pt"
     if checkpoint.is_file():
@@ -139,7 +140,7 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
     def save() -> None:
         content = {name: part.state_dict() for name, part in parts.items()}
         content |= {"best": best, "state": vars(state), "random": torch.get_rng_state()}
-        replace_file(checkpoint, lambda path: torch.save(content, path))
+        replace_file(checkpoint, lambda part: save_tensors(content, part))
         _write_log(work / f"{job.name}.jsonl", state.history)
 
     epochs = [(name, phase, i) for name, phase in job.phases.items() for i in range(phase.epochs)]
@@ -208,6 +209,12 @@ def _record(state: _State, phase: str, moment: Moment) -> None:
 def _write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(record) + "\n" for record in history)
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def save_tensors(content: object, path: Path) -> None:
+    """`torch.save`, whose own files turn a full disk into a RuntimeError."""
+    with path.open("wb") as file:
+        torch.save(content, file)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

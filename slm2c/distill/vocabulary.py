@@ -51,22 +51,25 @@ def cut_vocabulary(teacher: Tokenizer, labelled: Sequence[str], others: Sequence
     return _bert(kept, spec["normalizer"], spec["pre_tokenizer"], spec["model"]["max_input_chars_per_word"])
 
 
-def own_vocabulary(texts: Iterable[str], size: int) -> Tokenizer:
-    """A lower-case WordPiece tokenizer of at most `size` pieces, trained on the texts (Wu et al., arXiv 1609.08144)."""
-    tokenizer = _bert(list(SPECIAL), None, None, 100)
+def own_vocabulary(texts: Sequence[str], size: int) -> Tokenizer:
+    """A lower-case WordPiece tokenizer of at most `size` pieces, trained on the texts (Wu et al., arXiv 1609.08144).
+
+    The trainer numbers continuations of words in no fixed order, and breaks ties by numbers; it is given all of them
+    beforehand, in order, so that the same texts make the same vocabulary.
+    """
+    tokenizer = _bert(SPECIAL, None, None, 100)
+    seen = {c for text in texts for c in tokenizer.normalizer.normalize_str(text) if not c.isspace()}
+    alphabet = sorted({*seen, *_LETTERS})
+    given = [*SPECIAL, *alphabet, *(f"##{c}" for c in alphabet)]
+    if len(given) > size:
+        fact = f"is less than the {len(given)} single characters of the sentences"
+        raise CompileError(Problem("student.vocabulary", "", fact, "raise it, or clean the sentences"))
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=list(_LETTERS),
-        show_progress=False,
+        vocab_size=size, min_frequency=2, special_tokens=given, limit_alphabet=len(alphabet), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary = tokenizer.get_vocab()
-    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-    # The alphabet of continuations as well, so that any word of letters can be spelt.
-    spelt = [piece for c in _LETTERS for piece in (c, f"##{c}") if piece not in vocabulary]
-    return _bert([*pieces[: size - len(spelt)], *spelt], None, None, 100)
+    return _bert(sorted(vocabulary, key=vocabulary.__getitem__), None, None, 100)
 
 
 def _bert(pieces: Sequence[str], normalizer: Any, pre_tokenizer: Any, word_chars: int) -> Tokenizer:
