@@ -63,14 +63,14 @@ ffn = 32
 vocabulary = 200
 tokens = 12
 [teacher]
-epochs = 3
-batch = 16
-rate = 2e-3
+epochs = 8
+batch = 8
+rate = 3e-3
 [data]
 augment = 1
 augmented = 60
 [training]
-batch = 16
+batch = 8
 threads = 1
 average = 0.9
 [warm_up]
