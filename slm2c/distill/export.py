@@ -84,7 +84,8 @@ def write_records(
 
 
 def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:
-    """Accuracy on the validation sentences and the terms of the loss, over the steps, as one SVG."""
+    """Accuracy on the validation sentences and the terms of the loss, over the steps, as one SVG; not of the finish."""
+    history = [record for record in history if not record.get("finish")]
     judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in history if "epoch_ends" in r]
     last = judged[-1][0]
     accuracy = chart(

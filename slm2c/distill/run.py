@@ -26,8 +26,10 @@ from slm2c.distill.student import Course, Student, judge, lessons, read_all, sta
 from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
-from slm2c.distill.work import files_digest, stage
+from slm2c.distill.work import digest, files_digest, stage
 from slm2c.errors import CompileError, Problem
+
+_MATCHING = ("hidden", "attention")
 
 
 @dataclass(frozen=True)
@@ -52,83 +54,127 @@ class Pool:
     pieces: Tokenizer
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What every stage knows. `pairs`: layers of student and teacher that are matched."""
+
+    recipe: Recipe
+    seed: int
+    data: Data
+    pairs: tuple[tuple[int, int], ...]
+    threads: int
+    work: Path
+    progress: Progress
+
+    @property
+    def tokens(self) -> int:
+        """How many a sentence may have."""
+        return self.recipe.student.tokens
+
+
 def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
     """Train the student and write its folder; returns what metrics.json holds.
 
     Raises CompileError for what is wrong with the files, before anything is trained.
     """
     start = time.monotonic()
-    recipe, seed, tokens, bf16 = (
-        request.recipe,
-        request.seed,
-        request.recipe.student.tokens,
-        request.recipe.training.bf16,
-    )
+    recipe = request.recipe
     require_replaceable(request.out, export.MARK)
     data = read_data(request.train, request.valid, request.unlabelled)
-    loaded = [load_teacher(folder, data.names, tokens) for folder in request.teachers]
-    pairs = _pairs(recipe, loaded[0])
+    loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    work = request.out.resolve().with_name(f"{request.out.resolve().name}.work")
-
-    teachers, keys = [], []
-    for i, (folder, teacher) in enumerate(zip(request.teachers, loaded, strict=True)):
-        given = (data, tokens, bf16, threads, recipe.teacher, seed + i, files_digest(folder))
-        at, made_of = stage(work, f"teacher-{i + 1}", *given)
-        teachers.append(tuned(teacher, data, recipe, seed + i, at, progress))
-        keys.append(made_of)
-
-    pool = _pool(data, teachers[0], recipe, seed)
-    layers = tuple(dict.fromkeys(other for _, other in pairs))
-    hidden, attention = (layers if _uses(recipe, loss) else () for loss in ("hidden", "attention"))
-    at, made_of = stage(work, "targets", keys, pool.sentences, hidden, attention)
-    if not (at / targets.DONE).is_file():
-        targets.ask(teachers, pool.sentences.texts, tokens, hidden, attention, at, bf16, progress)
-    valid = [e.ids for e in encode(pool.pieces, data.valid.texts, tokens)]
-    reading = read_all(pool.pieces, pool.sentences, tokens)
-    asked = targets.open_targets(at, hidden, attention)
-    course = Course(reading, asked, pairs, valid, data.valid.labels)
-
-    at, made_of = stage(work, "student", made_of, pool.pieces.to_str(), replace(recipe, finish=Finish()), seed, pairs)
-    torch.manual_seed(seed)
-    student = Student(recipe.student, pool.pieces.get_vocab_size(), data.names, recipe.training.dropout)
-    start_from_teacher(student, pool.pieces, teachers[0])
-    features = int(teachers[0].config.hidden_size)
-    history = fit(lessons("student", student, course, features, recipe.phases, recipe, seed), at, progress)
-
-    metrics = {"slm2c": __version__, "seed": seed, **_facts(data, pool, teachers, student, tokens)}
-    calibration = export.calibration(data.train, reading.ids, tokens, seed)
-
-    def compiled(name: str) -> tuple[Path, integer.Compiled, integer.Judged]:
-        folder = work / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        export.write_model(student, pool.pieces, calibration, folder)
-        found = integer.compile_folder(folder, progress)
-        return folder, found, integer.judge(found, folder / "tokenizer.json", data.valid, progress)
-
-    chosen, integers, judged = compiled("distilled")
-    if recipe.finish.epochs:
-        at, _ = stage(work, "finish", made_of, recipe.finish)
-        more = finish(student, integers, course, recipe, seed, at, progress)
-        other, _, after = compiled("finished")
-        better = after.accuracy_integer > judged.accuracy_integer
-        metrics["finish"] = {"before": asdict(judged), "after": asdict(after), "kept": better}
-        if better:
-            chosen, judged = other, after
-            history = history + [{**record, "finish": True} for record in more]
+    out = request.out.resolve()
+    run = _Run(
+        recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
+    )
+    teachers, key = _teachers(run, request.teachers, loaded)
+    pool = _pool(data, teachers[0], recipe, run.seed)
+    course, key = _course(run, key, teachers, pool)
+    student, history, key = _student(run, key, teachers[0], pool, course)
+    metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, pool, teachers, student)}
+    chosen, judged, finished, more = _finished(run, key, pool, course, student)
     metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / metrics["teacher"]["accuracy"]}
-    metrics["seconds"] = round(time.monotonic() - start)
+    metrics |= {"finish": finished, "seconds": round(time.monotonic() - start)}
 
     def fill(new: Path) -> None:
         for path in chosen.iterdir():
             shutil.copyfile(path, new / path.name)
-        export.write_records(recipe, metrics, history, new)
+        export.write_records(recipe, metrics, [*history, *more], new)
 
     replace_folder(request.out, fill, export.MARK)
-    shutil.rmtree(work / "targets", ignore_errors=True)  # gigabytes, and minutes to make anew
+    shutil.rmtree(run.work / "targets", ignore_errors=True)  # gigabytes, and minutes to make anew
     return metrics
+
+
+def _teachers(run: _Run, folders: Sequence[Path], loaded: Sequence[Teacher]) -> tuple[list[Teacher], str]:
+    """(teachers that know the labels, their key)."""
+    found, keys = [], []
+    for i, (folder, teacher) in enumerate(zip(folders, loaded, strict=True)):
+        seed, name = run.seed + i, f"teacher-{i + 1}"
+        options = (run.recipe.teacher, run.tokens, run.recipe.training.bf16, run.threads)
+        at, key = stage(run.work, name, run.data, *options, seed, files_digest(folder))
+        found.append(tuned(teacher, run.data, run.recipe, seed, at, run.progress))
+        keys.append(key)
+    return found, digest(keys)
+
+
+def _course(run: _Run, key: str, teachers: Sequence[Teacher], pool: Pool) -> tuple[Course, str]:
+    """(what there is to learn, its key): the teachers are asked about each sentence."""
+    layers = tuple(dict.fromkeys(other for _, other in run.pairs))
+    used = [any(max(getattr(phase, loss)) > 0 for phase in run.recipe.phases.values()) for loss in _MATCHING]
+    hidden, attention = (layers if use else () for use in used)
+    at, key = stage(run.work, "targets", key, pool.sentences, hidden, attention)
+    if not (at / targets.DONE).is_file():
+        bf16 = run.recipe.training.bf16
+        targets.ask(teachers, pool.sentences.texts, run.tokens, hidden, attention, at, bf16, run.progress)
+    asked = targets.open_targets(at, hidden, attention)
+    valid = [e.ids for e in encode(pool.pieces, run.data.valid.texts, run.tokens)]
+    reading = read_all(pool.pieces, pool.sentences, run.tokens)
+    return Course(reading, asked, run.pairs, valid, run.data.valid.labels), key
+
+
+def _student(
+    run: _Run, key: str, teacher: Teacher, pool: Pool, course: Course
+) -> tuple[Student, list[dict[str, Any]], str]:
+    """(the distilled student, the history of its training, its key)."""
+    recipe = replace(run.recipe, finish=Finish())  # which may change without a new student
+    at, key = stage(run.work, "student", key, pool.pieces.to_str(), recipe, run.seed, run.pairs)
+    torch.manual_seed(run.seed)
+    student = Student(recipe.student, pool.pieces.get_vocab_size(), run.data.names, recipe.training.dropout)
+    start_from_teacher(student, pool.pieces, teacher)
+    features = int(teacher.config.hidden_size)
+    job = lessons("student", student, course, features, recipe.phases, recipe, run.seed)
+    return student, fit(job, at, run.progress), key
+
+
+def _finished(
+    run: _Run, key: str, pool: Pool, course: Course, student: Student
+) -> tuple[Path, integer.Judged, dict[str, Any] | None, list[dict[str, Any]]]:
+    """(folder with the better of the distilled and the finished student, its accuracy, both accuracies, the finish's
+    history if it is the better).
+    """
+    calibration = export.calibration(run.data.train, course.reading.ids, run.tokens, run.seed)
+
+    def compiled(name: str) -> tuple[Path, integer.Compiled, integer.Judged]:
+        folder = run.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        export.write_model(student, pool.pieces, calibration, folder)
+        found = integer.compile_folder(folder, run.progress)
+        return folder, found, integer.judge(found, folder / "tokenizer.json", run.data.valid, run.progress)
+
+    folder, integers, before = compiled("distilled")
+    if not run.recipe.finish.epochs:
+        return folder, before, None, []
+    at, _ = stage(run.work, "finish", key, run.recipe.finish)
+    history = finish(student, integers, course, run.recipe, run.seed, at, run.progress)
+    other, _, after = compiled("finished")
+    kept = after.accuracy_integer > before.accuracy_integer
+    both = {"before": asdict(before), "after": asdict(after), "kept": kept}
+    if not kept:
+        return folder, before, both, []
+    return other, after, both, [{**record, "finish": True} for record in history]
 
 
 def _pairs(recipe: Recipe, teacher: Teacher) -> tuple[tuple[int, int], ...]:
@@ -140,10 +186,6 @@ def _pairs(recipe: Recipe, teacher: Teacher) -> tuple[tuple[int, int], ...]:
         fact = f"pairs layer {wrong[0][0]} of {own} with layer {wrong[0][1]} of the teacher's {other}"
         raise CompileError(Problem("training.map", "", fact, "layers count from 1"))
     return pairs
-
-
-def _uses(recipe: Recipe, loss: str) -> bool:
-    return any(max(getattr(phase, loss)) > 0 for phase in recipe.phases.values())
 
 
 def _pool(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Pool:
@@ -165,8 +207,9 @@ def _pool(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Pool:
     return Pool(sentences, len(altered), pieces)
 
 
-def _facts(data: Data, pool: Pool, teachers: Sequence[Teacher], student: Student, tokens: int) -> dict[str, Any]:
+def _facts(run: _Run, pool: Pool, teachers: Sequence[Teacher], student: Student) -> dict[str, Any]:
     """What metrics.json says about sentences, teachers and student, but for the student's accuracy."""
+    data, tokens = run.data, run.tokens
     texts, labels = data.valid.texts, data.valid.labels
     answers = [predict(t.model.eval(), [e.ids for e in encode(t.tokenizer, texts, tokens)]) for t in teachers]
     accuracies = [judge(x, labels)[1]["valid_accuracy"] for x in (*answers, average_teachers(answers))]
