@@ -183,11 +183,18 @@ def test_augmentation_ends_where_there_is_nothing_new() -> None:
     assert len(data.augmented(Sentences(("on",), (0,)), 100, (), {}, 1)) < 100
 
 
+def test_half_cross_over_at_a_word_that_both_sentences_have() -> None:
+    train = Sentences(("wake me at seven", "remind her at noon tomorrow"), (0, 1))
+    found = data.augmented(train, 40, (), {}, 1)
+    assert {"wake me at noon tomorrow", "remind her at seven"} <= set(found.texts)
+
+
 def test_altered_sentences_keep_a_word() -> None:
     rng = random.Random(3)
-    for text in ("on", "turn on", "turn it on"):
+    words = data._Words([["on"], ["turn", "on"], ["turn", "it", "on"]], {})
+    for number in range(3):
         for _ in range(300):
-            assert data._altered(text, ["turn it on"], ["off"], {}, rng).split()
+            assert words.altered(number, rng).split()
 
 
 def test_the_same_sentence() -> None:

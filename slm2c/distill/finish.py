@@ -60,7 +60,7 @@ def finish(
         aids=nn.Module(),
         groups=groups(student, nn.Module(), 0.0),
         phases={"finish": phase},
-        plan=lambda epoch, phase: [b for mixed in plan(epoch, phase) for b in alike(mixed, lengths)],
+        plan=lambda epoch, phase: same_length(np.concatenate(plan(epoch, phase)), lengths, plan.batch, [seed, epoch]),
         loss=_Lesson(simulation, course.reading, course.targets),
         # What is trained is what the simulation reads, so that no model has to be handed to it.
         judge=lambda _: judge(simulated(simulation, course.valid), course.valid_labels),
@@ -70,17 +70,19 @@ def finish(
     return fit(job, work, progress)
 
 
-def alike(batch: Indices, lengths: Sequence[int]) -> list[Indices]:
-    """A batch as batches of one length each: the fused graph has no padding."""
-    own = np.asarray(lengths)[batch]
-    return [batch[own == n] for n in np.unique(own)]
+def same_length(chosen: Indices, lengths: Sequence[int], size: int, seed: Sequence[int] | None = None) -> list[Indices]:
+    """`chosen` in batches of one length each, as the fused graph has no padding; with a seed in random order."""
+    own = np.asarray(lengths)[chosen]
+    alike = [chosen[own == n] for n in np.unique(own)]
+    found = [group[i : i + size] for group in alike for i in range(0, len(group), size)]
+    return found if seed is None else [found[i] for i in np.random.default_rng(seed).permutation(len(found))]
 
 
 @torch.no_grad()
 def simulated(simulation: Simulation, ids: Sequence[Sequence[int]]) -> Tensor:
     """Logits [sentences, classes] of all sentences."""
     found: dict[int, Tensor] = {}
-    for batch in alike(np.arange(len(ids)), [len(x) for x in ids]):
+    for batch in same_length(np.arange(len(ids)), [len(x) for x in ids], 128):
         logits = simulation(torch.tensor([ids[i] for i in batch]))
         found |= {int(i): row for i, row in zip(batch, logits, strict=True)}
     return torch.stack([found[i] for i in range(len(ids))])

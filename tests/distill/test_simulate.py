@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
 
 from slm2c import fixedpoint  # noqa: E402
-from slm2c.distill import export, integer, simulate, vocabulary  # noqa: E402
+from slm2c.distill import export, finish, integer, simulate, vocabulary  # noqa: E402
 from slm2c.distill.data import Sentences  # noqa: E402
 from slm2c.distill.recipe import Shape  # noqa: E402
 from slm2c.distill.simulate import Simulation  # noqa: E402
@@ -119,6 +119,20 @@ def test_constants_follow_the_weights(made: Made) -> None:
         assert (made.simulation(ids) - before).abs().max() > 0
         weight.div_(2)
         assert torch.equal(made.simulation(ids), before)
+
+
+def test_batches_of_one_length() -> None:
+    lengths = [3, 5, 3, 3, 5, 4, 3]
+    found = finish.same_length(np.array([6, 0, 1, 2, 3, 4, 1]), lengths, 3, [1, 2])
+    assert sorted(np.concatenate(found).tolist()) == [0, 1, 1, 2, 3, 4, 6]
+    assert all(len({lengths[i] for i in batch}) == 1 for batch in found) and sorted(map(len, found)) == [1, 3, 3]
+
+
+def test_simulated_logits_stand_in_the_order_of_the_sentences(made: Made) -> None:
+    ids = [[2, 60, 61, 3], [2, 62, 3], [2, 63, 64, 3], [2, 65, 3]]
+    with torch.no_grad():
+        each = [made.simulation(torch.tensor([row]))[0] for row in ids]
+    assert torch.allclose(finish.simulated(made.simulation, ids), torch.stack(each), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype, quant", [("i8", Quant(0.1, -7)), ("i8", Quant(0.37)), ("i16", Quant(0.001))])
