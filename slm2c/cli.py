@@ -489,10 +489,12 @@ def distill(recipe: Path | None, quick: bool, **given: Any) -> None:
     from slm2c import show
     from slm2c.distill import run
 
+    start = time.monotonic()
     request = run.Request(recipe=recipes.quick(chosen) if quick else chosen, **given)
     with _progress() as progress:
         facts = run.distill(request, progress)
-    _show({"output": str(request.out), **facts}, lambda: show.student(request.out, facts))
+    seconds = time.monotonic() - start
+    _show({"output": str(request.out), **facts}, lambda: show.student(request.out, facts, seconds))
 
 
 @cli.command(epilog="Example: slm2c demo")

@@ -112,9 +112,9 @@ def written(path: Path, shapes: Mapping[str, Sequence[int]]) -> str:
     return f"{table([(name, list(shape)) for name, shape in shapes.items()], 'll')}\nwrote {printable(str(path))}"
 
 
-def student(folder: Path, facts: Mapping[str, Any]) -> str:
-    """What `slm2c distill` made, and what to do with it."""
-    made, teacher, finish = facts["student"], facts["teacher"], facts.get("finish")
+def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
+    """What `slm2c distill` made in so many seconds, and what to do with it."""
+    made, teacher, finish = facts["student"], facts["teacher"], facts["finish"]
     rows = [
         ("teacher", f"{teacher['accuracy']:.2%}", teacher["parameters"], "parameters"),
         ("student", f"{made['accuracy_float']:.2%}", made["parameters"], f"{made['of_teacher']:.1%} of that"),
@@ -131,5 +131,5 @@ def student(folder: Path, facts: Mapping[str, Any]) -> str:
         (f"slm2c build {there} -o out --board generic-m7-512k-4m", "compile it"),
     ]
     head = f"right on {facts['sentences']['valid']:,} validation sentences, by which the best epoch was chosen:"
-    took = f"wrote {printable(str(folder))} in {duration(facts['seconds'])}, curves in curves.svg; next:"
+    took = f"wrote {printable(str(folder))} in {duration(seconds)}, curves in curves.svg; next:"
     return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"

@@ -1,6 +1,7 @@
 """What of `slm2c distill` needs no PyTorch: recipes, sentences, and the word that the extra is missing."""
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def write(folder: Path, text: str, name: str = "student.toml") -> Path:
 
 def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
     assert read_recipe(write(tmp_path, "")) == Recipe()
+
+
+def test_the_page_states_the_defaults(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "DISTILL.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert text == to_toml(Recipe()) and read_recipe(write(tmp_path, text)) == Recipe()
 
 
 def test_a_recipe_is_written_and_read_back(tmp_path: Path) -> None:

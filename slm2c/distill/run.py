@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -77,7 +76,6 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
 
     Raises CompileError for what is wrong with the files, before anything is trained.
     """
-    start = time.monotonic()
     recipe = request.recipe
     require_replaceable(request.out, export.MARK)
     data = read_data(request.train, request.valid, request.unlabelled)
@@ -95,7 +93,7 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, pool, teachers, student)}
     chosen, judged, finished, more = _finished(run, key, pool, course, student)
     metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / metrics["teacher"]["accuracy"]}
-    metrics |= {"finish": finished, "seconds": round(time.monotonic() - start)}
+    metrics["finish"] = finished
 
     def fill(new: Path) -> None:
         for path in chosen.iterdir():

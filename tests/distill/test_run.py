@@ -132,7 +132,7 @@ def test_killed_twice_and_resumed_it_leaves_the_same_bytes(student: Path, given:
         assert running.returncode == -signal.SIGKILL and not out.exists()
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     assert "right on 18 validation sentences" in done.stdout
-    for path in ("model.onnx", "tokenizer.json", "calib.npz", "log.jsonl", "config.json", "curves.svg"):
+    for path in FILES:
         assert (out / path).read_bytes() == (student / path).read_bytes(), path
 
 
