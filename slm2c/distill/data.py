@@ -198,11 +198,11 @@ class _Words:
 
     def _alter(self, sentence: list[str], rng: random.Random) -> None:
         at, what = rng.randrange(len(sentence)), rng.random()
-        if what < 0.3 and len(sentence) > 2:
+        if what < 0.2 and len(sentence) > 2:
             del sentence[at]
-        elif what < 0.4 and len(sentence) > 2:
+        elif what < 0.3 and len(sentence) > 2:
             sentence.insert(rng.randrange(len(sentence)), sentence.pop(at))
-        elif what < 0.7 and self._near.get(sentence[at].lower()):
+        elif what < 0.8 and self._near.get(sentence[at].lower()):
             sentence[at] = rng.choice(self._near[sentence[at].lower()])
         elif what < 0.9:
             sentence[at] = rng.choice(self._all)

@@ -193,15 +193,14 @@ def _pool(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Pool:
     others = unlabelled_sentences([data.unlabelled.texts[i] for i in chosen])
     taken = {key(text) for text in (*data.valid.texts, *others.texts)}
     wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
+    own = shape.pieces == "own"
+    cut = vocabulary.cut_vocabulary
+    pieces = None if own else cut(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
     seen = {word for text in data.train.texts for word in text.lower().split()}
-    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen)
+    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, pieces.get_vocab() if pieces else seen)
     altered = augmented(data.train, wanted, taken, near, seed)
     sentences = data.train + altered + others
-    if shape.pieces == "own":
-        pieces = vocabulary.own_vocabulary(sentences.texts, shape.vocabulary)
-    else:
-        more = (*altered.texts, *others.texts)
-        pieces = vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, more, shape.vocabulary)
+    pieces = pieces or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary)
     return Pool(sentences, len(altered), pieces)
 
 

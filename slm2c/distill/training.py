@@ -122,6 +122,7 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
         lr=1e-3,
         betas=job.betas,
         eps=1e-6,
+        fused=True,
     )
     averaged = copy.deepcopy(job.model) if job.average else job.model
     best = copy.deepcopy(job.model.state_dict())

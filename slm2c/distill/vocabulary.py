@@ -29,7 +29,9 @@ _EMPHASIS = 1000  # a piece of a labelled sentence counts as often as this many 
 def cut_vocabulary(teacher: Tokenizer, labelled: Sequence[str], others: Sequence[str], size: int) -> Tokenizer:
     """The teacher's tokenizer with at most `size` pieces: special tokens, single letters, then the most frequent.
 
-    The letters make any word of them, so that few become [UNK]. Raises CompileError if it is not BERT's kind.
+    The letters make any word of them, so that few become [UNK]. Room that is left goes to the teacher's other pieces of
+    letters, in its order, which for BERT is that of frequency: words that the sentences lack start with a meaning, too.
+    Raises CompileError if the tokenizer is not BERT's kind.
     """
     spec = json.loads(teacher.to_str())
     kind = spec["model"].get("type")
@@ -47,7 +49,8 @@ def cut_vocabulary(teacher: Tokenizer, labelled: Sequence[str], others: Sequence
     prefix = spec["model"]["continuing_subword_prefix"]
     always = [*SPECIAL, *_LETTERS, *(prefix + c for c in _LETTERS), *string.punctuation]
     frequent = sorted(used, key=lambda piece: (-used[piece], known.get(piece, 0)))
-    kept = [piece for piece in dict.fromkeys([*always, *frequent]) if piece in known][:size]
+    others_known = sorted((p for p in known if len(p) > 1 and p.removeprefix(prefix).isalpha()), key=known.__getitem__)
+    kept = [piece for piece in dict.fromkeys([*always, *frequent, *others_known]) if piece in known][:size]
     return _bert(kept, spec["normalizer"], spec["pre_tokenizer"], spec["model"]["max_input_chars_per_word"])
 
 
@@ -90,21 +93,24 @@ def _bert(pieces: Sequence[str], normalizer: Any, pre_tokenizer: Any, word_chars
     return tokenizer
 
 
-def neighbours(tokenizer: Tokenizer, table: Tensor, words: Iterable[str], count: int = 8) -> dict[str, list[str]]:
-    """For each word that is one piece, the `count` pieces that are whole words and nearest to it, by cosine.
+def neighbours(
+    tokenizer: Tokenizer, table: Tensor, words: Iterable[str], among: Iterable[str], count: int = 8
+) -> dict[str, list[str]]:
+    """For each of the words that is one piece, the `count` pieces of `among` nearest to it, by cosine.
 
-    `table` [pieces, features] holds the tokenizer's embeddings. What may replace what: TinyBERT takes the nearest words
-    of a table of word vectors; the teacher has one.
+    Pieces are whole words of two letters or more; `table` [pieces, features] holds the tokenizer's embeddings. TinyBERT
+    takes what may replace a word from a table of word vectors, and the teacher has one.
     """
     vocabulary = tokenizer.get_vocab()
-    whole = sorted({w for w in words if w.isalpha() and w in vocabulary})
-    if len(whole) < 2:
+    own, others = (sorted({w for w in x if len(w) > 1 and w.isalpha() and w in vocabulary}) for x in (words, among))
+    if not own or len(others) < 2:
         return {}
-    rows = torch.nn.functional.normalize(table[[vocabulary[w] for w in whole]].float(), dim=1)
-    alike = rows @ rows.T
-    alike.fill_diagonal_(-2)
-    best = alike.topk(min(count, len(whole) - 1), dim=1).indices.tolist()
-    return {word: [whole[i] for i in row] for word, row in zip(whole, best, strict=True)}
+    rows, columns = (
+        torch.nn.functional.normalize(table[[vocabulary[w] for w in x]].float(), dim=1) for x in (own, others)
+    )
+    best = (rows @ columns.T).topk(min(count + 1, len(others)), dim=1).indices.tolist()
+    found = {word: [others[i] for i in row if others[i] != word] for word, row in zip(own, best, strict=True)}
+    return {word: nearest[:count] for word, nearest in found.items()}
 
 
 def teacher_rows(student: Tokenizer, teacher: Tokenizer, table: Tensor) -> Tensor:
