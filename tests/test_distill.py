@@ -90,7 +90,7 @@ def test_recipes_that_make_no_sense(text: str, expected: str, tmp_path: Path) ->
 
 def test_quick_is_less_of_everything() -> None:
     full, short = Recipe(), quick(Recipe())
-    assert short.distil.epochs == 6 and short.fine_tune.epochs == 1 and short.teacher.epochs == 2
+    assert short.distil.epochs == 4 and short.fine_tune.epochs == 1 and short.teacher.epochs == 2
     assert short.student == full.student and short.distil.rate == full.distil.rate
     assert short.data.augmented < full.data.augmented
 

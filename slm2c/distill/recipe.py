@@ -58,10 +58,10 @@ class Pool:
     share: of the other sentences, drawn anew for each epoch
     """
 
-    augment: int = 3
+    augment: int = 6
     augmented: int = 10_000
     unlabelled: int = 25_000
-    repeats: int = 2
+    repeats: int = 1
     share: float = 0.5
 
 
@@ -120,8 +120,8 @@ class Recipe:
     data: Pool = field(default_factory=Pool)
     training: Training = field(default_factory=Training)
     warm_up: Phase = Phase(epochs=1, rate=(0.0, 1e-3))
-    distil: Phase = Phase(epochs=18, rate=(1e-3, 1e-4), temperature=(5.0, 1.0), hidden=(1.0, 0.0))
-    fine_tune: Phase = Phase(epochs=3, rate=(1e-4, 1e-5), alpha=0.5, temperature=(1.0, 1.0), hidden=(0.0, 0.0))
+    distil: Phase = Phase(epochs=12, rate=(1e-3, 1e-4), temperature=(5.0, 1.0), hidden=(1.0, 0.0))
+    fine_tune: Phase = Phase(epochs=2, rate=(1e-4, 1e-5), alpha=0.5, temperature=(1.0, 1.0), hidden=(0.0, 0.0))
     finish: Finish = field(default_factory=Finish)
 
     @property
