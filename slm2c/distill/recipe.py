@@ -56,6 +56,7 @@ class Pool:
     unlabelled: sentences taken of the unlabelled files, at most
     repeats: how often an epoch has each labelled sentence
     share: of the other sentences, drawn anew for each epoch
+    steps: of an epoch at least; few sentences are read several times
     """
 
     augment: int = 6
@@ -63,6 +64,7 @@ class Pool:
     unlabelled: int = 25_000
     repeats: int = 1
     share: float = 0.5
+    steps: int = 200
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,8 @@ def _faults(recipe: Recipe) -> list[tuple[str, str]]:
             found.append((f"training.{name} = {getattr(training, name)}", "it is at least 1"))
     if not 0 <= training.average < 1:
         found.append((f"training.average = {training.average}", "it is at least 0 and below 1"))
-    if recipe.data.repeats < 1 or recipe.data.augment < 0 or not 0 <= recipe.data.share <= 1:
-        found.append(("data.repeats, data.augment and data.share", "at least 1, at least 0, from 0 to 1"))
+    if recipe.data.repeats < 1 or recipe.data.augment < 0 or not 0 <= recipe.data.share <= 1 or recipe.data.steps < 1:
+        found.append(("data.repeats, augment, share and steps", "at least 1, at least 0, from 0 to 1, at least 1"))
     if recipe.teacher.epochs < 1 or recipe.teacher.batch < 1:
         found.append(("teacher.epochs and teacher.batch", "they are at least 1"))
     if not recipe.phases:

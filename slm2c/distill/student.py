@@ -174,9 +174,11 @@ class Plan:
         rng = np.random.default_rng([self.seed, epoch])
         labelled = np.flatnonzero(self.labels != UNLABELLED)
         others = np.flatnonzero(self.labels == UNLABELLED)
-        drawn = rng.choice(others, round(len(others) * self.pool.share), replace=False)
-        chosen = np.concatenate([np.tile(labelled, self.pool.repeats), *([] if phase.labelled else [drawn])])
-        return shuffled(chosen, self.lengths, self.batch, rng)
+        count = round(len(others) * self.pool.share) if not phase.labelled else 0
+        chosen: list[Indices] = []
+        while -(-sum(map(len, chosen)) // self.batch) < self.pool.steps:
+            chosen += [np.tile(labelled, self.pool.repeats), rng.choice(others, count, replace=False)]
+        return shuffled(np.concatenate(chosen), self.lengths, self.batch, rng)
 
 
 def judge(logits: Tensor, labels: Sequence[int]) -> tuple[float, dict[str, float]]:

@@ -148,12 +148,18 @@ def test_embeddings_start_at_the_teachers(asked: tuple[list, Path]) -> None:
 
 def test_plan_of_an_epoch() -> None:
     labels = np.array([0, 1, 2] + [UNLABELLED] * 10)
-    plan = Plan([4] * 13, labels, Pool(repeats=2, share=0.5), 4, 1)
+    plan = Plan([4] * 13, labels, Pool(repeats=2, share=0.5, steps=1), 4, 1)
     counts = np.bincount(np.concatenate(plan(0, Phase(1))), minlength=13)
     assert counts[:3].tolist() == [2, 2, 2] and counts[3:].sum() == 5 and counts[3:].max() == 1
     other = np.bincount(np.concatenate(plan(1, Phase(1))), minlength=13)
     assert counts.tolist() != other.tolist()
     assert np.bincount(np.concatenate(plan(0, Phase(1, labelled=True)))).tolist() == [2, 2, 2]
+
+
+def test_an_epoch_of_few_sentences_reads_them_several_times() -> None:
+    plan = Plan([4] * 13, np.array([0, 1, 2] + [UNLABELLED] * 10), Pool(repeats=2, share=0.5, steps=8), 4, 1)
+    batches = plan(0, Phase(1))  # 11 sentences are 3 batches, 22 are 6, 33 are 9
+    assert len(batches) == 9 and np.bincount(np.concatenate(batches))[:3].tolist() == [6, 6, 6]
 
 
 def test_judging() -> None:

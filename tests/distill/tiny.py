@@ -69,6 +69,7 @@ rate = 3e-3
 [data]
 augment = 1
 augmented = 60
+steps = 1
 [training]
 batch = 8
 threads = 1
