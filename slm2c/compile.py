@@ -36,7 +36,8 @@ Progress = Callable[[str, int, int], None]
 _PADDING = ("[PAD]", "<pad>", "[pad]")
 """What tokenizers call the padding: only its id may decide what a graph masks, as no text has it."""
 
-_JUDGED = 48  # samples on which the calibration methods are compared
+JUDGED = 48
+"""Samples, at most about so many, on which the calibration methods are compared."""
 _SYNTHETIC = 32  # random samples where the user gives none
 
 
@@ -106,9 +107,9 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
         )
         if port is not None and port.code is not None
     }
-    judged = chosen[:: max(1, len(chosen) // _JUDGED)]
+    judged = chosen[:: max(1, len(chosen) // JUDGED)]
     floats = [run_fused(fused.graph, sample) for sample in judged]
-    method, scores, quantized = _quantize(fused, observed, judged, floats, options, fixed, progress)
+    method, scores, quantized = choose_method(fused, observed, judged, floats, options.method, fixed, progress)
     classifies = files.calibration is not None and class_count(quantized.graph)
     same = agreeing(fused.graph, quantized.graph, judged, floats) if classifies else None
     progress("emit", 0, 1)
@@ -146,23 +147,24 @@ def _ports(imported: importer.Imported, fused: Fused) -> list[importer.Port | No
     return [ports.get(name) for name in fused.graph.inputs]
 
 
-def _quantize(
+def choose_method(
     fused: Fused,
     observed: Mapping[str, Observed],
     judged: Sequence[Sample],
     floats: Sequence[Mapping[str, Array]],
-    options: Options,
+    given: str,
     fixed: Collection[str],
     progress: Progress,
 ) -> tuple[str, dict[str, float], Quantized]:
-    """The integer graph by the given method, or by the one that comes closest to the float outputs.
+    """(method, SQNR in dB of each tried, integer graph): by the given method, or for "auto" by the one that comes
+    closest to the float outputs.
 
     A file that states ranges was quantized, perhaps trained, to clip at them: they are part of what it computes,
     and taken.
     """
     stated = any(fused.graph.tensors[node.outputs[0]].quant for node in fused.graph.nodes)
-    candidates: Sequence[str] = (options.method,) if options.method != "auto" else METHODS
-    if stated and options.method == "auto":
+    candidates: Sequence[str] = (given,) if given != "auto" else METHODS
+    if stated and given == "auto":
         candidates = (FILE,)
     found: dict[str, Quantized] = {}
     scores: dict[str, float] = {}
@@ -297,9 +299,13 @@ def macs(compiled: Compiled) -> int:
     return sum(TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes)
 
 
-def require_replaceable(out: Path) -> None:
-    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor the output of an earlier
-    build.
+BUILT = "slm2c.json"
+"""The file by which a folder is known as the output of a build."""
+
+
+def require_replaceable(out: Path, mark: str = BUILT) -> None:
+    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor one with the file `mark`: the
+    output of an earlier run.
     """
     above = next(folder for folder in out.resolve().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -308,21 +314,21 @@ def require_replaceable(out: Path) -> None:
             Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
         )
     if Path.cwd().is_relative_to(out.resolve()):
-        fact = "is where this command runs, and a build would replace it"
+        fact = "is where this command runs, and its output would replace it"
         raise CompileError(Problem(str(out), "", fact, "name a folder below it with -o"))
-    if out.exists() and not (out.is_dir() and ((out / "slm2c.json").is_file() or not any(out.iterdir()))):
+    if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
         raise CompileError(
             Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")
         )
 
 
-def replace_folder(out: Path, write: Callable[[Path], None]) -> None:
+def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) -> None:
     """Fill a new folder beside `out` by `write` and put it in the place of `out`, so that `out` is never half written.
 
-    Raises CompileError if `out` exists and is not the output of an earlier build, or if it cannot be written.
+    Raises CompileError if `out` exists without the file `mark`, or if it cannot be written.
     """
     out = out.resolve()
-    require_replaceable(out)
+    require_replaceable(out, mark)
     new = old = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

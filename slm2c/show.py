@@ -6,11 +6,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from slm2c.board import Board
 from slm2c.errors import printable
 from slm2c.evaluate import Answer, Evaluation
-from slm2c.text import table
+from slm2c.text import duration, table
 from slm2c.validate import Ladder
 
 _WORST = 10  # disagreements that are shown
@@ -109,3 +110,26 @@ def _emulator(found: Board) -> str:
 def written(path: Path, shapes: Mapping[str, Sequence[int]]) -> str:
     """The arrays that `run` wrote."""
     return f"{table([(name, list(shape)) for name, shape in shapes.items()], 'll')}\nwrote {printable(str(path))}"
+
+
+def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
+    """What `slm2c distill` made in so many seconds, and what to do with it."""
+    made, teacher, finish = facts["student"], facts["teacher"], facts["finish"]
+    rows = [
+        ("teacher", f"{teacher['accuracy']:.2%}", teacher["parameters"], "parameters"),
+        ("student", f"{made['accuracy_float']:.2%}", made["parameters"], f"{made['of_teacher']:.1%} of that"),
+        ("in integers", f"{made['accuracy_integer']:.2%}", None, f"the same label for {made['agreement']:.2%}"),
+    ]
+    if finish:
+        points = 100 * (finish["after"]["accuracy_integer"] - finish["before"]["accuracy_integer"])
+        rows.append(
+            ("finish", f"{points:+.2f}", None, "points in integers: " + ("kept" if finish["kept"] else "left out"))
+        )
+    there = shlex.quote(printable(str(folder)))
+    hints = [
+        (f"slm2c inspect {there}", "what it is, and which boards it fits"),
+        (f"slm2c build {there} -o out --board generic-m7-512k-4m", "compile it"),
+    ]
+    head = f"right on {facts['sentences']['valid']:,} validation sentences, by which the best epoch was chosen:"
+    took = f"wrote {printable(str(folder))} in {duration(seconds)}, curves in curves.svg; next:"
+    return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"

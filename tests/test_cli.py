@@ -131,6 +131,7 @@ def test_commands_are_those_promised() -> None:
         "boards",
         "build",
         "demo",
+        "distill",
         "eval",
         "flash-layout",
         "inspect",

@@ -1,0 +1,259 @@
+"""recipe: the student and how it is trained, from a TOML file. docs/DISTILL.md has the reasons for the defaults."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from slm2c.errors import CompileError, Problem
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+Pair = tuple[float, float]
+"""A value at the start of a phase and at its end."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The student: a BERT encoder of `layers`, `hidden` features, `heads`, inner size `ffn`, for up to `tokens` tokens.
+
+    vocabulary: pieces at most
+    pieces: "teacher": the pieces of the teacher's that the sentences use; "own": WordPiece trained on the sentences
+    """
+
+    layers: int = 6
+    hidden: int = 128
+    heads: int = 4
+    ffn: int = 512
+    vocabulary: int = 8192
+    tokens: int = 32
+    pieces: str = "teacher"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a pretrained encoder becomes a teacher. `head_rate`: the new head's learning rate, times `rate`."""
+
+    epochs: int = 6
+    batch: int = 32
+    rate: float = 1e-4
+    head_rate: float = 10.0
+    smoothing: float = 0.05
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the student reads.
+
+    augment: altered copies of each labelled sentence, and at least `augmented` in all; the teachers label them
+    unlabelled: sentences taken of the unlabelled files, at most
+    repeats: how often an epoch has each labelled sentence
+    share: of the other sentences, drawn anew for each epoch
+    steps: of an epoch at least; few sentences are read several times
+    """
+
+    augment: int = 6
+    augmented: int = 10_000
+    unlabelled: int = 25_000
+    repeats: int = 1
+    share: float = 0.5
+    steps: int = 200
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training. Pairs go from their first value to the second: `rate` along a cosine, the others linearly.
+
+    alpha: weight of the labels' cross-entropy; that of the teachers' soft targets is 1 - alpha
+    temperature: of the soft targets; hidden, attention: weights of the matching losses
+    labelled: only sentences that have a label
+    """
+
+    epochs: int = 0
+    rate: Pair = (0.0, 0.0)
+    alpha: float = 0.3
+    temperature: Pair = (5.0, 5.0)
+    hidden: Pair = (1.0, 1.0)
+    attention: Pair = (0.0, 0.0)
+    labelled: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all phases share.
+
+    decay: weight decay of matrices; average: of the weights, an exponential one, which is what is judged and kept
+    matched: layers of the student that are matched with the teacher's, evenly spread; or `map`, pairs of both
+    bf16: matrix products in bfloat16; threads: of the machine, 0 for all
+    """
+
+    batch: int = 64
+    decay: float = 0.02
+    clip: float = 1.0
+    dropout: float = 0.05
+    average: float = 0.998
+    matched: int = 3
+    map: tuple[tuple[int, int], ...] = ()
+    bf16: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The fine-tune with the compiler's quantizer in the graph; none where epochs is 0."""
+
+    epochs: int = 2
+    rate: float = 2e-5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A student and how to train it."""
+
+    student: Shape = field(default_factory=Shape)
+    teacher: Tuning = field(default_factory=Tuning)
+    data: Pool = field(default_factory=Pool)
+    training: Training = field(default_factory=Training)
+    warm_up: Phase = Phase(epochs=1, rate=(0.0, 1e-3))
+    distil: Phase = Phase(epochs=12, rate=(1e-3, 1e-4), temperature=(5.0, 1.0), hidden=(1.0, 0.0))
+    fine_tune: Phase = Phase(epochs=2, rate=(1e-4, 1e-5), alpha=0.5, temperature=(1.0, 1.0), hidden=(0.0, 0.0))
+    finish: Finish = field(default_factory=Finish)
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        """Those that last, in their order."""
+        found = {"warm-up": self.warm_up, "distil": self.distil, "fine-tune": self.fine_tune}
+        return {name: phase for name, phase in found.items() if phase.epochs}
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """A third of the work, for a first look."""
+
+    def third(epochs: int) -> int:
+        return -(-epochs // 3)
+
+    return replace(
+        recipe,
+        teacher=replace(recipe.teacher, epochs=third(recipe.teacher.epochs)),
+        data=replace(recipe.data, augment=1, augmented=min(recipe.data.augmented, 5_000)),
+        distil=replace(recipe.distil, epochs=third(recipe.distil.epochs)),
+        fine_tune=replace(recipe.fine_tune, epochs=third(recipe.fine_tune.epochs)),
+        finish=replace(recipe.finish, epochs=third(recipe.finish.epochs)),
+    )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a TOML file. Raises CompileError for what is not in a recipe, or makes no sense."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CompileError(Problem(str(path), "", f"is not a TOML file: {error}")) from error
+    recipe = _record(Recipe(), table, str(path), "")
+    faults = list(_faults(recipe))
+    if faults:
+        raise CompileError(Problem(str(path), "", fact, remedy) for fact, remedy in faults)
+    return recipe
+
+
+def _record(default: T, table: Mapping[str, Any], where: str, prefix: str) -> T:
+    """`default` with the fields that a table gives."""
+    kinds = get_type_hints(type(default))
+    names = [f.name for f in fields(default)]  # type: ignore[arg-type]
+    for key in table:
+        if key not in names:
+            raise CompileError(Problem(where, "", f"has an unknown key {prefix}{key}", f"known: {', '.join(names)}"))
+    found = {}
+    for key, given in table.items():
+        value = getattr(default, key)
+        if is_dataclass(value):
+            if not isinstance(given, dict):
+                raise CompileError(Problem(where, "", f"{prefix}{key} is not a table", f"write [{prefix}{key}]"))
+            found[key] = _record(value, given, where, f"{prefix}{key}.")
+        else:
+            found[key] = _value(given, kinds[key], where, f"{prefix}{key}")
+    return replace(default, **found)  # type: ignore[type-var]
+
+
+def _value(given: Any, kind: Any, where: str, name: str) -> Any:
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    numbers = isinstance(given, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)
+    if kind is bool and isinstance(given, bool):
+        return given
+    if kind is int and number and isinstance(given, int):
+        return given
+    if kind is float and number:
+        return float(given)
+    if kind is str and isinstance(given, str):
+        return given
+    if kind == Pair and (number or (numbers and len(given) == 2)):
+        return (float(given), float(given)) if number else (float(given[0]), float(given[1]))
+    if kind == tuple[tuple[int, int], ...] and isinstance(given, list):
+        pairs = [p for p in given if isinstance(p, list) and len(p) == 2 and all(type(x) is int for x in p)]
+        if len(pairs) == len(given):
+            return tuple((a, b) for a, b in pairs)
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    wanted = expected.get(kind, "a number or [start, end]" if kind == Pair else "a list of [student, teacher] layers")
+    raise CompileError(Problem(where, "", f"{name} = {given!r} is not {wanted}"))
+
+
+def _faults(recipe: Recipe) -> list[tuple[str, str]]:
+    """(fact, remedy) for each value that makes no sense."""
+    shape, training, found = recipe.student, recipe.training, []
+    for name in ("layers", "hidden", "heads", "ffn"):
+        if getattr(shape, name) < 1:
+            found.append((f"student.{name} = {getattr(shape, name)}", "it is at least 1"))
+    if shape.heads >= 1 and shape.hidden % shape.heads:
+        found.append((f"student.hidden = {shape.hidden} does not divide into {shape.heads} heads", "change either"))
+    if shape.tokens < 3:
+        found.append((f"student.tokens = {shape.tokens}", "[CLS], a piece and [SEP] are 3"))
+    if not 200 <= shape.vocabulary <= 65536:
+        found.append((f"student.vocabulary = {shape.vocabulary}", "it is from 200 to 65536"))
+    if shape.pieces not in ("teacher", "own"):
+        found.append((f"student.pieces = '{shape.pieces}'", "it is 'teacher' or 'own'"))
+    for name in ("batch", "matched"):
+        if getattr(training, name) < 1:
+            found.append((f"training.{name} = {getattr(training, name)}", "it is at least 1"))
+    if not 0 <= training.average < 1:
+        found.append((f"training.average = {training.average}", "it is at least 0 and below 1"))
+    if recipe.data.repeats < 1 or recipe.data.augment < 0 or not 0 <= recipe.data.share <= 1 or recipe.data.steps < 1:
+        found.append(("data.repeats, augment, share and steps", "at least 1, at least 0, from 0 to 1, at least 1"))
+    if recipe.teacher.epochs < 1 or recipe.teacher.batch < 1:
+        found.append(("teacher.epochs and teacher.batch", "they are at least 1"))
+    if not recipe.phases:
+        found.append(("no phase has an epoch", "set distil.epochs"))
+    for name, phase in recipe.phases.items():
+        if not 0 <= phase.alpha <= 1:
+            found.append((f"alpha = {phase.alpha} of {name}", "it is from 0 to 1"))
+        if min(phase.temperature) <= 0:
+            found.append((f"temperature = {list(phase.temperature)} of {name}", "it is above 0"))
+        if min(phase.rate) < 0 or max(phase.rate) == 0:
+            found.append((f"rate = {list(phase.rate)} of {name}", "it is above 0 at one end"))
+        if min(*phase.hidden, *phase.attention) < 0:
+            found.append((f"a weight of {name} is negative", "weights are at least 0"))
+    return found
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The file that `read_recipe` would read back to the same recipe, every default written out."""
+    parts = []
+    for part in fields(recipe):
+        table = getattr(recipe, part.name)
+        lines = [f"{f.name} = {_toml(getattr(table, f.name))}" for f in fields(table)]
+        parts.append("\n".join([f"[{part.name}]", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,231 @@
+"""run: all stages of a distillation, in their order; each takes up where a run that was killed left it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from slm2c import __version__
+from slm2c.compile import Progress, replace_folder, require_replaceable
+from slm2c.distill import export, integer, targets, vocabulary
+from slm2c.distill.batches import encode, predict
+from slm2c.distill.data import Data, Sentences, augmented, key, read_data, unlabelled_sentences
+from slm2c.distill.finish import finish
+from slm2c.distill.losses import average_teachers, layer_map
+from slm2c.distill.recipe import Finish, Recipe
+from slm2c.distill.student import Course, Student, judge, lessons, read_all, start_from_teacher
+from slm2c.distill.teacher import Teacher, load_teacher
+from slm2c.distill.training import fit
+from slm2c.distill.tune import tuned
+from slm2c.distill.work import digest, files_digest, stage
+from slm2c.errors import CompileError, Problem
+
+_MATCHING = ("hidden", "attention")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for. Teachers are folders; one that is named twice is fine-tuned twice, from other seeds."""
+
+    teachers: Sequence[Path]
+    train: Path
+    valid: Path
+    unlabelled: Sequence[Path]
+    out: Path
+    recipe: Recipe
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Everything the student reads, labelled sentences first, `altered` augmented ones next; and its tokenizer."""
+
+    sentences: Sentences
+    altered: int
+    pieces: Tokenizer
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every stage knows. `pairs`: layers of student and teacher that are matched."""
+
+    recipe: Recipe
+    seed: int
+    data: Data
+    pairs: tuple[tuple[int, int], ...]
+    threads: int
+    work: Path
+    progress: Progress
+
+    @property
+    def tokens(self) -> int:
+        """How many a sentence may have."""
+        return self.recipe.student.tokens
+
+
+def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Train the student and write its folder; returns what metrics.json holds.
+
+    Raises CompileError for what is wrong with the files, before anything is trained.
+    """
+    recipe = request.recipe
+    require_replaceable(request.out, export.MARK)
+    data = read_data(request.train, request.valid, request.unlabelled)
+    loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
+    threads = recipe.training.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    out = request.out.resolve()
+    run = _Run(
+        recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
+    )
+    teachers, key = _teachers(run, request.teachers, loaded)
+    pool = _pool(data, teachers[0], recipe, run.seed)
+    course, key = _course(run, key, teachers, pool)
+    student, history, key = _student(run, key, teachers[0], pool, course)
+    metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, pool, teachers, student)}
+    chosen, judged, finished, more = _finished(run, key, pool, course, student)
+    metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / metrics["teacher"]["accuracy"]}
+    metrics["finish"] = finished
+
+    def fill(new: Path) -> None:
+        for path in chosen.iterdir():
+            shutil.copyfile(path, new / path.name)
+        export.write_records(recipe, metrics, [*history, *more], new)
+
+    replace_folder(request.out, fill, export.MARK)
+    shutil.rmtree(run.work / "targets", ignore_errors=True)  # gigabytes, and minutes to make anew
+    return metrics
+
+
+def _teachers(run: _Run, folders: Sequence[Path], loaded: Sequence[Teacher]) -> tuple[list[Teacher], str]:
+    """(teachers that know the labels, their key)."""
+    found, keys = [], []
+    for i, (folder, teacher) in enumerate(zip(folders, loaded, strict=True)):
+        seed, name = run.seed + i, f"teacher-{i + 1}"
+        options = (run.recipe.teacher, run.tokens, run.recipe.training.bf16, run.threads)
+        at, key = stage(run.work, name, run.data, *options, seed, files_digest(folder))
+        found.append(tuned(teacher, run.data, run.recipe, seed, at, run.progress))
+        keys.append(key)
+    return found, digest(keys)
+
+
+def _course(run: _Run, key: str, teachers: Sequence[Teacher], pool: Pool) -> tuple[Course, str]:
+    """(what there is to learn, its key): the teachers are asked about each sentence."""
+    layers = tuple(dict.fromkeys(other for _, other in run.pairs))
+    used = [any(max(getattr(phase, loss)) > 0 for phase in run.recipe.phases.values()) for loss in _MATCHING]
+    hidden, attention = (layers if use else () for use in used)
+    at, key = stage(run.work, "targets", key, pool.sentences, hidden, attention)
+    if not (at / targets.DONE).is_file():
+        bf16 = run.recipe.training.bf16
+        targets.ask(teachers, pool.sentences.texts, run.tokens, hidden, attention, at, bf16, run.progress)
+    asked = targets.open_targets(at, hidden, attention)
+    valid = [e.ids for e in encode(pool.pieces, run.data.valid.texts, run.tokens)]
+    reading = read_all(pool.pieces, pool.sentences, run.tokens)
+    return Course(reading, asked, run.pairs, valid, run.data.valid.labels), key
+
+
+def _student(
+    run: _Run, key: str, teacher: Teacher, pool: Pool, course: Course
+) -> tuple[Student, list[dict[str, Any]], str]:
+    """(the distilled student, the history of its training, its key)."""
+    recipe = replace(run.recipe, finish=Finish())  # which may change without a new student
+    at, key = stage(run.work, "student", key, pool.pieces.to_str(), recipe, run.seed, run.pairs)
+    torch.manual_seed(run.seed)
+    student = Student(recipe.student, pool.pieces.get_vocab_size(), run.data.names, recipe.training.dropout)
+    start_from_teacher(student, pool.pieces, teacher)
+    features = int(teacher.config.hidden_size)
+    job = lessons("student", student, course, features, recipe.phases, recipe, run.seed)
+    return student, fit(job, at, run.progress), key
+
+
+def _finished(
+    run: _Run, key: str, pool: Pool, course: Course, student: Student
+) -> tuple[Path, integer.Judged, dict[str, Any] | None, list[dict[str, Any]]]:
+    """(folder with the better of the distilled and the finished student, its accuracy, both accuracies, the finish's
+    history if it is the better).
+    """
+    calibration = export.calibration(run.data.train, course.reading.ids, run.tokens, run.seed)
+
+    def compiled(name: str) -> tuple[Path, integer.Compiled, integer.Judged]:
+        folder = run.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        export.write_model(student, pool.pieces, calibration, folder)
+        found = integer.compile_folder(folder, run.progress)
+        return folder, found, integer.judge(found, folder / "tokenizer.json", run.data.valid, run.progress)
+
+    folder, integers, before = compiled("distilled")
+    if not run.recipe.finish.epochs:
+        return folder, before, None, []
+    at, _ = stage(run.work, "finish", key, run.recipe.finish)
+    history = finish(student, integers, course, run.recipe, run.seed, at, run.progress)
+    other, _, after = compiled("finished")
+    kept = after.accuracy_integer > before.accuracy_integer
+    both = {"before": asdict(before), "after": asdict(after), "kept": kept}
+    if not kept:
+        return folder, before, both, []
+    return other, after, both, [{**record, "finish": True} for record in history]
+
+
+def _pairs(recipe: Recipe, teacher: Teacher) -> tuple[tuple[int, int], ...]:
+    """(layer of the student, layer of the teacher) that are matched."""
+    own, other = recipe.student.layers, int(teacher.config.num_hidden_layers)
+    pairs = recipe.training.map or layer_map(own, other, recipe.training.matched)
+    wrong = [pair for pair in pairs if not (1 <= pair[0] <= own and 1 <= pair[1] <= other)]
+    if wrong:
+        fact = f"pairs layer {wrong[0][0]} of {own} with layer {wrong[0][1]} of the teacher's {other}"
+        raise CompileError(Problem("training.map", "", fact, "layers count from 1"))
+    return pairs
+
+
+def _pool(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Pool:
+    """All sentences, and the student's vocabulary for them."""
+    options, shape = recipe.data, recipe.student
+    chosen = np.random.default_rng(seed).permutation(len(data.unlabelled))[: options.unlabelled]
+    others = unlabelled_sentences([data.unlabelled.texts[i] for i in chosen])
+    taken = {key(text) for text in (*data.valid.texts, *others.texts)}
+    wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
+    own = shape.pieces == "own"
+    cut = vocabulary.cut_vocabulary
+    pieces = None if own else cut(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
+    seen = {word for text in data.train.texts for word in text.lower().split()}
+    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, pieces.get_vocab() if pieces else seen)
+    altered = augmented(data.train, wanted, taken, near, seed)
+    sentences = data.train + altered + others
+    pieces = pieces or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary)
+    return Pool(sentences, len(altered), pieces)
+
+
+def _facts(run: _Run, pool: Pool, teachers: Sequence[Teacher], student: Student) -> dict[str, Any]:
+    """What metrics.json says about sentences, teachers and student, but for the student's accuracy."""
+    data, tokens = run.data, run.tokens
+    texts, labels = data.valid.texts, data.valid.labels
+    answers = [predict(t.model.eval(), [e.ids for e in encode(t.tokenizer, texts, tokens)]) for t in teachers]
+    accuracies = [judge(x, labels)[1]["valid_accuracy"] for x in (*answers, average_teachers(answers))]
+    return {
+        "sentences": {
+            "labelled": len(data.train),
+            "augmented": pool.altered,
+            "unlabelled": len(pool.sentences) - len(data.train) - pool.altered,
+            "valid": len(data.valid),
+            "left_out": data.left_out,
+        },
+        "teacher": {
+            "parameters": sum(p.numel() for p in teachers[0].model.parameters()),
+            "accuracies": accuracies[:-1],
+            "accuracy": accuracies[-1],
+        },
+        "student": {
+            "parameters": sum(p.numel() for p in student.parameters()),
+            "labels": len(data.names),
+            "vocabulary": pool.pieces.get_vocab_size(),
+        },
+    }

@@ -1,0 +1,171 @@
+"""teacher: a Hugging Face encoder with a classifier on it: loaded, fine-tuned if it does not know the labels, asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from slm2c.distill.training import save_tensors
+from slm2c.errors import CompileError, Problem
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # teachers are folders; nothing is to be fetched
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+_HEAD = "slm2c_head.pt"
+"""Beside a fine-tuned encoder: the layer that makes logits of its mean."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """logits [batch, classes]; of each layer, the embeddings first: hidden [batch, tokens, features], and attention
+    [batch, heads, tokens, tokens] from the second on. Both are empty unless asked for.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, ...] = ()
+
+
+class Classifier(nn.Module):
+    """An encoder, the mean of its last layer over the tokens, and a linear layer, as sentence encoders are read
+    (Reimers and Gurevych, arXiv 1908.10084).
+    """
+
+    def __init__(self, encoder: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(encoder.config.hidden_size, classes)
+
+    def forward(self, ids: Tensor, mask: Tensor, internals: bool = False) -> Answer:
+        """Ids and mask: [batch, tokens]."""
+        out = self.encoder(
+            input_ids=ids, attention_mask=mask, output_hidden_states=internals, output_attentions=internals
+        )
+        weight = mask.unsqueeze(-1).to(out.last_hidden_state.dtype)
+        mean = (out.last_hidden_state * weight).sum(1) / weight.sum(1)
+        logits = self.head(self.dropout(mean))
+        return Answer(logits, tuple(out.hidden_states), tuple(out.attentions)) if internals else Answer(logits)
+
+
+class Ready(nn.Module):
+    """A `...ForSequenceClassification` model of transformers with the user's labels; `order`: its columns for them."""
+
+    def __init__(self, model: nn.Module, order: Sequence[int]) -> None:
+        super().__init__()
+        self.model, self.order = model, list(order)
+
+    def forward(self, ids: Tensor, mask: Tensor, internals: bool = False) -> Answer:
+        """As `Classifier.forward`."""
+        out = self.model(
+            input_ids=ids, attention_mask=mask, output_hidden_states=internals, output_attentions=internals
+        )
+        logits = out.logits[:, self.order]
+        return Answer(logits, tuple(out.hidden_states), tuple(out.attentions)) if internals else Answer(logits)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """`tuned`: whether it knows the user's labels; otherwise its head is new."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    config: Any
+    tuned: bool
+
+    @property
+    def table(self) -> Tensor:
+        """The embeddings of its pieces [pieces, features], detached."""
+        inner = self.model.encoder if isinstance(self.model, Classifier) else self.model.model
+        return inner.get_input_embeddings().weight.detach()
+
+
+def load_teacher(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
+    """Read a folder of transformers, or one that `save_teacher` wrote.
+
+    Raises CompileError for a folder that is not such an encoder.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    _require_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _require_encoder(folder, config, tokens)
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        names = [config.id2label[i] for i in sorted(config.id2label)] if config.id2label else []
+        known = sorted(names) == sorted(labels)
+        options = {"local_files_only": True, "attn_implementation": "eager", "dtype": torch.float32}
+        kind = (config.architectures or [""])[0]
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+            if kind.endswith("ForSequenceClassification") and known:
+                whole = AutoModelForSequenceClassification.from_pretrained(folder, **options)
+                return Teacher(Ready(whole, [names.index(x) for x in labels]), _plain(tokenizer), config, True)
+            model = Classifier(AutoModel.from_pretrained(folder, **options), len(labels))
+        head = folder / _HEAD
+        tuned = head.is_file() and known
+        if tuned:
+            state = torch.load(head, weights_only=True)
+            order = [names.index(x) for x in labels]
+            model.head.load_state_dict({k: v[order] for k, v in state.items()})
+    except CompileError:
+        raise
+    except Exception as error:
+        fact = f"cannot be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        raise CompileError(Problem(str(folder), "", fact, "save it again with save_pretrained")) from error
+    return Teacher(model, _plain(tokenizer), config, tuned)
+
+
+def save_teacher(teacher: Teacher, labels: Sequence[str], folder: Path) -> None:
+    """Write a fine-tuned teacher as a folder of transformers, with its head beside it."""
+    assert isinstance(teacher.model, Classifier)
+    encoder = teacher.model.encoder
+    encoder.config.id2label = dict(enumerate(labels))
+    encoder.config.label2id = {name: i for i, name in enumerate(labels)}
+    encoder.save_pretrained(folder)
+    teacher.tokenizer.save(str(folder / "tokenizer.json"))
+    save_tensors(teacher.model.head.state_dict(), folder / _HEAD)
+
+
+def _require_files(folder: Path) -> None:
+    if not folder.is_dir():
+        fact, remedy = "is not a folder", "name one with config.json, tokenizer.json and model.safetensors"
+        raise CompileError(Problem(str(folder), "", fact, remedy))
+    if not (folder / "config.json").is_file():
+        fact = "has no config.json, so it is no model of transformers"
+        raise CompileError(Problem(str(folder), "", fact, "name the folder that save_pretrained wrote"))
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompileError(Problem(str(folder / "config.json"), "", f"is not a JSON file: {error}")) from error
+    if not (folder / "tokenizer.json").is_file():
+        fact, remedy = "has no tokenizer.json", "save its tokenizer there: AutoTokenizer...save_pretrained"
+        raise CompileError(Problem(str(folder), "", fact, remedy))
+
+
+def _require_encoder(folder: Path, config: Any, tokens: int) -> None:
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        fact, remedy = f"is a decoder ({config.model_type})", "a teacher is an encoder: BERT, MiniLM, RoBERTa, ..."
+        raise CompileError(Problem(str(folder), "", fact, remedy))
+    room = getattr(config, "max_position_embeddings", tokens)
+    if room < tokens:
+        fact = f"takes {room} tokens, the student {tokens}"
+        raise CompileError(Problem(str(folder), "", fact, "lower student.tokens, or take another teacher"))
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that neither pads nor cuts: that is for the caller."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

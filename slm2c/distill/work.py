@@ -1,0 +1,55 @@
+"""work: the folder <output>.work with each stage's results; what is there and still fits is not made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from slm2c import __version__
+from slm2c.distill.training import replace_file
+from slm2c.errors import CompileError, Problem
+
+_KEY = "key.json"
+
+
+def stage(work: Path, name: str, *given: Any) -> tuple[Path, str]:
+    """(folder of a stage, its key); emptied if what lies there was made from something else than `given`.
+
+    `given`: JSON values, dataclasses, and the keys of earlier stages.
+    """
+    folder, key = work / name, digest(__version__, name, *given)
+    try:
+        known = json.loads((folder / _KEY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = None
+    try:
+        if known != key:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            replace_file(folder / _KEY, lambda part: part.write_text(json.dumps(key), encoding="utf-8"))
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise CompileError(Problem(str(folder), "", reason, "choose another folder with -o")) from error
+    return folder, key
+
+
+def digest(*given: Any) -> str:
+    """A key of JSON values and dataclasses."""
+    plain = [asdict(x) if is_dataclass(x) and not isinstance(x, type) else x for x in given]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+
+def files_digest(folder: Path, patterns: Sequence[str] = ("*.json", "*.safetensors", "*.bin", "*.pt")) -> str:
+    """A key of the contents of a teacher's files."""
+    found = hashlib.sha256()
+    for path in sorted({p for pattern in patterns for p in folder.glob(pattern)}):
+        found.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()

@@ -1,0 +1,189 @@
+"""The command from end to end: what it leaves, that the compiler takes it, and that a kill changes no bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
+
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+
+from slm2c import cli, evaluate, output, samples  # noqa: E402
+from slm2c.distill.recipe import read_recipe  # noqa: E402
+from tests.distill import tiny  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [
+    "calib.npz",
+    "config.json",
+    "curves.svg",
+    "log.jsonl",
+    "metrics.json",
+    "model.onnx",
+    "student.toml",
+    "tokenizer.json",
+]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with teacher, train.csv, valid.csv, more.txt and recipe.toml."""
+    folder = tmp_path_factory.mktemp("given")
+    tiny.write_teacher(folder / "teacher")
+    tiny.write_data(folder)
+    (folder / "more.txt").write_text("what is the light doing\nplease turn the light on now\n")
+    (folder / "recipe.toml").write_text(tiny.RECIPE)
+    return folder
+
+
+def command(given: Path, out: Path, *more: str) -> list[str]:
+    args = ["distill", "--teacher", given / "teacher", "--train", given / "train.csv", "--valid", given / "valid.csv"]
+    args += ["--student", given / "recipe.toml", "--unlabelled", given / "more.txt", "-o", out, *more]
+    return [str(arg) for arg in args]
+
+
+@pytest.fixture(scope="module")
+def student(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an undisturbed run leaves."""
+    out = tmp_path_factory.mktemp("student") / "student"
+    assert cli.invoke(command(given, out)) == 0
+    return out
+
+
+def test_what_it_leaves(student: Path, given: Path) -> None:
+    assert sorted(p.name for p in student.iterdir()) == FILES
+    assert read_recipe(student / "student.toml") == read_recipe(given / "recipe.toml")
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["sentences"] == {"labelled": 54, "augmented": 60, "unlabelled": 2, "valid": 18, "left_out": 0}
+    assert metrics["teacher"]["accuracy"] > 0.8 and metrics["student"]["accuracy_float"] > 0.6
+    config = json.loads((student / "config.json").read_text())
+    assert config["id2label"] == {"0": "ask", "1": "off", "2": "on"} and config["model_type"] == "bert"
+    calib = np.load(student / "calib.npz")
+    assert calib["input_ids"].shape == (54, 12) and sorted(set(calib["labels"].tolist())) == [0, 1, 2]
+
+
+def test_metrics_are_those_of_the_model_that_was_written(student: Path, given: Path) -> None:
+    session = onnxruntime.InferenceSession(student / "model.onnx", providers=["CPUExecutionProvider"])
+    pieces = Tokenizer.from_file(str(student / "tokenizer.json"))
+    texts, labels = samples.read_texts(given / "valid.csv")
+    names = list(json.loads((student / "config.json").read_text())["id2label"].values())
+    right = []
+    for text, label in zip(texts, labels, strict=True):
+        ids = pieces.encode(text).ids
+        feeds = np.zeros((2, 1, 12), np.int64)
+        feeds[0, 0, : len(ids)], feeds[1, 0, : len(ids)] = ids, 1
+        (logits,) = session.run(None, {"input_ids": feeds[0], "attention_mask": feeds[1]})
+        right.append(names[int(logits.argmax())] == label)
+    metrics = json.loads((student / "metrics.json").read_text())
+    assert metrics["student"]["accuracy_float"] == pytest.approx(np.mean(right))
+
+
+def test_the_log_tells_the_phases(student: Path) -> None:
+    history = [json.loads(line) for line in (student / "log.jsonl").read_text().splitlines()]
+    trained = [record for record in history if not record.get("finish")]
+    ends = [record for record in trained if "epoch_ends" in record]
+    assert [record["phase"] for record in ends] == ["warm-up"] + ["distil"] * 4 + ["fine-tune"] * 2
+    steps = [record for record in trained if "step" in record]
+    warm = [r for r in steps if r["phase"] == "warm-up"]
+    distil = [r["temperature"] for r in steps if r["phase"] == "distil"]
+    tune = [r for r in steps if r["phase"] == "fine-tune"]
+    assert {"hard", "soft", "hidden", "attention", "loss", "rate"} <= set(warm[0])
+    assert 5 > distil[0] > distil[1] > distil[2] > distil[3] > 1
+    assert all(r["temperature"] == 1 and "hidden" not in r for r in tune)
+    assert steps[-1]["soft"] < steps[0]["soft"]
+
+
+def test_the_compiler_takes_it_and_says_the_same(student: Path, given: Path, tmp_path: Path, host_cc: str) -> None:
+    assert cli.invoke(["build", str(student), "-o", str(tmp_path / "out"), "--board", "generic-m7-512k-4m"]) == 0
+    texts, labels = samples.read_texts(given / "valid.csv")
+    found = evaluate.evaluate(output.read(tmp_path / "out"), texts, labels)
+    metrics = json.loads((student / "metrics.json").read_text())["student"]
+    assert found.accuracy_c == pytest.approx(metrics["accuracy_integer"])
+    assert found.accuracy_float == pytest.approx(metrics["accuracy_float"])
+
+
+def test_the_finish_is_kept_only_where_it_helps(student: Path) -> None:
+    metrics = json.loads((student / "metrics.json").read_text())
+    before, after = (metrics["finish"][when]["accuracy_integer"] for when in ("before", "after"))
+    assert metrics["finish"]["kept"] == (after > before)
+    assert metrics["student"]["accuracy_integer"] == max(before, after)
+
+
+def test_killed_twice_and_resumed_it_leaves_the_same_bytes(student: Path, given: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    program = [sys.executable, "-m", "slm2c", *command(given, out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for stage in ("teacher-1", "student"):
+        running = subprocess.Popen(program, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        log = tmp_path / "student.work" / stage / f"{stage}.jsonl"
+        while not log.is_file() or log.read_text().count("epoch_ends") < 2:
+            assert running.poll() is None, running.stderr.read().decode()
+            time.sleep(0.005)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+        assert running.returncode == -signal.SIGKILL and not out.exists()
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert "right on 18 validation sentences" in done.stdout
+    for path in FILES:
+        assert (out / path).read_bytes() == (student / path).read_bytes(), path
+
+
+def test_a_second_run_replaces_the_first_and_keeps_its_teacher(given: Path, tmp_path: Path) -> None:
+    out = tmp_path / "student"
+    quick = command(given, out, "--quick", "--json")
+    assert cli.invoke(quick) == 0
+    kept = tmp_path / "student.work" / "teacher-1" / "model"
+    written = (kept / "model.safetensors").stat().st_mtime_ns
+    other = given / "smaller.toml"
+    other.write_text(tiny.RECIPE.replace("ffn = 32", "ffn = 16"))
+    quick[quick.index(str(given / "recipe.toml"))] = str(other)
+    assert cli.invoke(quick) == 0
+    assert (kept / "model.safetensors").stat().st_mtime_ns == written
+    assert json.loads((out / "config.json").read_text())["intermediate_size"] == 16
+    assert not (tmp_path / "student.work" / "targets").exists()
+
+
+def test_own_vocabulary_and_two_teachers(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = given / "own.toml"
+    recipe.write_text(tiny.RECIPE.replace("[teacher]", 'pieces = "own"\n[teacher]', 1))
+    args = command(given, tmp_path / "student", "--teacher", str(given / "teacher"), "--quick", "--json")
+    args[args.index(str(given / "recipe.toml"))] = str(recipe)
+    assert cli.invoke(args) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert len(facts["teacher"]["accuracies"]) == 2
+    history = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    assert "hidden" in history[0] and "attention" in history[0]  # by word, whatever the pieces
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda given, out: out.mkdir() or (out / "mine").write_text(""), "exists and is not the output of slm2c"),
+        (
+            lambda given, out: (given / "recipe.toml").write_text("[student]\ntokens = 12\n[training]\nmap = [[7, 1]]"),
+            "pairs layer 7 of 6",
+        ),
+        (lambda given, out: (given / "train.csv").write_text("text,label\nno\n"), "line 2': has no label"),
+        (lambda given, out: (given / "teacher" / "config.json").unlink(), "has no config.json"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    change: object, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_teacher(tmp_path / "teacher")
+    tiny.write_data(tmp_path)
+    (tmp_path / "more.txt").write_text("a sentence\n")
+    (tmp_path / "recipe.toml").write_text(tiny.RECIPE)
+    change(tmp_path, tmp_path / "out")
+    capsys.readouterr()
+    assert cli.invoke(command(tmp_path, tmp_path / "out")) == 1
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out.work").exists() and not (tmp_path / "out" / "model.onnx").exists()

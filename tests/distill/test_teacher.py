@@ -1,0 +1,114 @@
+"""Teachers as users bring them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
+
+from slm2c.distill.batches import encode, predict  # noqa: E402
+from slm2c.distill.data import read_data  # noqa: E402
+from slm2c.distill.recipe import Recipe, read_recipe  # noqa: E402
+from slm2c.distill.teacher import load_teacher, save_teacher  # noqa: E402
+from slm2c.distill.tune import tuned, tuning  # noqa: E402
+from slm2c.distill.work import files_digest, stage  # noqa: E402
+from slm2c.errors import CompileError  # noqa: E402
+from tests.distill import tiny  # noqa: E402
+
+LABELS = ("ask", "off", "on")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_teacher(tmp_path_factory.mktemp("teacher"))
+
+
+def test_an_encoder_is_not_tuned_and_a_classifier_is(folder: Path, tmp_path: Path) -> None:
+    assert not load_teacher(folder, LABELS, 12).tuned
+    ready = load_teacher(tiny.write_teacher(tmp_path / "a", ("on", "ask", "off")), LABELS, 12)
+    assert ready.tuned
+    ids = [[2, 60, 61, 3]]
+    with torch.no_grad():
+        whole = ready.model.eval().model(torch.tensor(ids), torch.ones(1, 4)).logits
+    assert torch.allclose(predict(ready.model, ids), whole[:, [1, 2, 0]])  # in the order of the user's labels
+    assert not load_teacher(tiny.write_teacher(tmp_path / "b", ("on", "off")), LABELS, 12).tuned
+
+
+def test_a_teacher_is_tuned_once_and_saved_whole(folder: Path, tmp_path: Path) -> None:
+    data = read_data(*tiny.write_data(tmp_path))
+    (tmp_path / "r.toml").write_text(tiny.RECIPE)
+    recipe, work = read_recipe(tmp_path / "r.toml"), tmp_path / "teacher-1"
+    teacher = load_teacher(folder, data.names, 12)
+    made = tuned(teacher, data, recipe, 1, work, lambda *_: None)
+    ids = [e.ids for e in encode(made.tokenizer, data.valid.texts, 12)]
+    answers = predict(made.model.eval(), ids)
+    right = (answers.argmax(1) == torch.tensor(data.valid.labels)).double().mean().item()
+    assert made.tuned and right > 0.8  # a third by chance
+    assert sorted(p.name for p in work.iterdir()) == ["model", "teacher-1.jsonl"]
+    again = load_teacher(work / "model", ("on", "ask", "off"), 12)  # as another run may name the labels
+    assert again.tuned and torch.allclose(predict(again.model.eval(), ids), answers[:, [2, 0, 1]], atol=1e-6)
+    assert tuned(made, data, recipe, 1, tmp_path / "nowhere", lambda *_: None) is made
+
+
+def test_seeds_make_teachers_differ(folder: Path, tmp_path: Path) -> None:
+    data = read_data(*tiny.write_data(tmp_path))
+    heads = []
+    for seed in (1, 1, 2):
+        teacher = load_teacher(folder, data.names, 12)
+        tuning(teacher, data, Recipe(), seed, "t")
+        heads.append(teacher.model.head.weight.detach().clone())
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+def test_saved_encoder_is_one_of_transformers(folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    teacher = load_teacher(folder, LABELS, 12)
+    save_teacher(teacher, LABELS, tmp_path / "saved")
+    found = AutoModel.from_pretrained(tmp_path / "saved").state_dict()
+    expected = teacher.model.encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["id2label"]["1"] == "off"
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda f: (f / "config.json").unlink(), "has no config.json, so it is no model of transformers"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json': is not a JSON file"),
+        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json; save its tokenizer there"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be loaded"),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 100), "cannot be loaded"),
+        (lambda f: _configure(f, is_decoder=True), "is a decoder (bert); a teacher is an encoder"),
+        (lambda f: _configure(f, max_position_embeddings=8), "takes 8 tokens, the student 12; lower student.tokens"),
+        (lambda f: _configure(f, model_type="nonesuch"), "cannot be loaded"),
+    ],
+)
+def test_folders_that_are_no_teacher(change: object, expected: str, tmp_path: Path) -> None:
+    folder = tiny.write_teacher(tmp_path / "t")
+    change(folder)
+    with pytest.raises(CompileError) as caught:
+        load_teacher(folder, LABELS, 12)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"is not a folder; name one with config\.json"):
+        load_teacher(tmp_path / "nowhere", LABELS, 12)
+
+
+def _configure(folder: Path, **more: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **more}))
+
+
+def test_stages_are_emptied_when_what_they_were_made_of_changes(folder: Path, tmp_path: Path) -> None:
+    at, key = stage(tmp_path, "student", Recipe(), 1)
+    (at / "student.pt").write_text("weights")
+    assert stage(tmp_path, "student", Recipe(), 1) == (at, key) and (at / "student.pt").is_file()
+    other, new = stage(tmp_path, "student", Recipe(), 2)
+    assert other == at and new != key and not (at / "student.pt").exists()
+    assert files_digest(folder) == files_digest(folder) != files_digest(tmp_path)

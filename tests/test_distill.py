@@ -1,0 +1,209 @@
+"""What of `slm2c distill` needs no PyTorch: recipes, sentences, and the word that the extra is missing."""
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slm2c import cli, distill
+from slm2c.distill import data
+from slm2c.distill.data import UNLABELLED, Sentences
+from slm2c.distill.recipe import Recipe, Shape, quick, read_recipe, to_toml
+from slm2c.errors import CompileError
+
+# ---------------------------------------------------------------- the extra
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distill, "find_spec", lambda name: None if name != "tokenizers" else object())
+    args = ["distill", "--teacher", "t", "--train", "a.csv", "--valid", "b.csv", "-o", "out"]
+    assert cli.invoke(args) == 1
+    error = capsys.readouterr().err
+    assert "training needs torch, transformers, which slm2c alone does not install" in error
+    assert "pip install 'slm2c[distill]'" in error
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def write(folder: Path, text: str, name: str = "student.toml") -> Path:
+    (folder / name).write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def test_an_empty_recipe_is_the_default(tmp_path: Path) -> None:
+    assert read_recipe(write(tmp_path, "")) == Recipe()
+
+
+def test_the_page_states_the_defaults(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "DISTILL.md"
+    (text,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert text == to_toml(Recipe()) and read_recipe(write(tmp_path, text)) == Recipe()
+
+
+def test_a_recipe_is_written_and_read_back(tmp_path: Path) -> None:
+    made = replace(Recipe(), student=Shape(4, 96, 3, 200, 1000, 20, "own"))
+    made = replace(made, training=replace(made.training, map=((2, 3), (4, 6)), bf16=True))
+    assert read_recipe(write(tmp_path, to_toml(made))) == made != Recipe()
+
+
+def test_a_recipe_changes_what_it_names(tmp_path: Path) -> None:
+    text = "[student]\nlayers = 2\n[distil]\nhidden = 0\ntemperature = [8, 1.5]\n[training]\nmap = [[1, 3], [2, 6]]\n"
+    found = read_recipe(write(tmp_path, text))
+    assert found.student == replace(Shape(), layers=2) and found.training.map == ((1, 3), (2, 6))
+    assert found.distil == replace(Recipe().distil, hidden=(0.0, 0.0), temperature=(8.0, 1.5))
+    assert found.fine_tune == Recipe().fine_tune
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("layers = 2", "unknown key layers; known: student, teacher, data"),
+        ("[student]\nlayer = 2", "unknown key student.layer; known: layers, hidden"),
+        ("student = 3", "student is not a table"),
+        ("[student]\nlayers = 2.5", "student.layers = 2.5 is not a whole number"),
+        ("[student]\nlayers = true", "student.layers = True is not a whole number"),
+        ("[training]\nbf16 = 1", "training.bf16 = 1 is not true or false"),
+        ("[distil]\nrate = [1, 2, 3]", "not a number or [start, end]"),
+        ("[training]\nmap = [1, 2]", "not a list of [student, teacher] layers"),
+        ("[student]\nhidden = 100\nheads = 3", "hidden = 100 does not divide into 3 heads"),
+        ("[student]\ntokens = 2", "student.tokens = 2; [CLS], a piece and [SEP] are 3"),
+        ("[student]\npieces = 'bpe'", "it is 'teacher' or 'own'"),
+        ("[student]\nvocabulary = 100000", "it is from 200 to 65536"),
+        ("[distil]\nalpha = 1.5", "alpha = 1.5 of distil; it is from 0 to 1"),
+        ("[distil]\ntemperature = 0", "it is above 0"),
+        ("[distil]\nhidden = -1", "a weight of distil is negative"),
+        ("[distil]\nrate = 0", "it is above 0 at one end"),
+        ("[warm_up]\nepochs = 0\n[distil]\nepochs = 0\n[fine_tune]\nepochs = 0", "no phase has an epoch"),
+        ("[student", "is not a TOML file"),
+    ],
+)
+def test_recipes_that_make_no_sense(text: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert expected in str(caught.value) and "student.toml" in str(caught.value)
+
+
+def test_quick_is_less_of_everything() -> None:
+    full, short = Recipe(), quick(Recipe())
+    assert short.distil.epochs == 4 and short.fine_tune.epochs == 1 and short.teacher.epochs == 2
+    assert short.student == full.student and short.distil.rate == full.distil.rate
+    assert short.data.augmented < full.data.augmented
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def files(folder: Path, train: str, valid: str = "text,label\nlights up,on\n") -> tuple[Path, Path]:
+    return write(folder, train, "train.csv"), write(folder, valid, "valid.csv")
+
+
+TRAIN = 'text,label\nturn it on,on\n"off, please",off\nswitch on,on\n'
+
+
+def test_reading(tmp_path: Path) -> None:
+    other = write(tmp_path, "Turn it ON!\nsomething else\nlights up\nsomething else\n", "more.txt")
+    found = data.read_data(*files(tmp_path, TRAIN), [other])
+    assert found.names == ("off", "on")
+    assert found.train == Sentences(("turn it on", "off, please", "switch on"), (1, 0, 1))
+    assert found.valid == Sentences(("lights up",), (1,))
+    assert found.unlabelled == Sentences(("something else",), (UNLABELLED,))
+    assert found.left_out == 1
+
+
+def test_columns_may_stand_anywhere(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeffid,label,text\n1,on,turn it on\n\n2,off,no more\n", "a.csv")
+    assert [(r.line, r.text, r.label) for r in data.read_labelled(path)] == [
+        (2, "turn it on", "on"),
+        (4, "no more", "off"),
+    ]
+
+
+def test_validation_sentences_are_not_trained_on(tmp_path: Path) -> None:
+    found = data.read_data(*files(tmp_path, TRAIN, "text,label\nSwitch on!,on\n"))
+    assert "switch on" not in found.train.texts and found.left_out == 1
+
+
+@pytest.mark.parametrize(
+    "train, valid, expected",
+    [
+        ("text,label\na b,x\nno label\n", "", "train.csv, line 3': has no label: no label; give it one"),
+        ("text,label\na b,x\n,y\n", "", "train.csv, line 3': has no text; remove it"),
+        (
+            "text,label\nyes, do it,x\n",
+            "",
+            "line 2': has 3 fields, the header 2; put a text that holds commas in \"quot",
+        ),
+        ('text,label\n"two\nlines",x\nb,\n', "", "line 4': has no label"),
+        ("sentence,label\na,x\n", "", "has no column text in its first line; its first line is: text,label"),
+        ("", "", "has no column text and no column label"),
+        ("text,label\n", "", "holds no sentence"),
+        ("text,label\na,x\nb,x\n", "", "has a single label, 'x'; a classifier tells at least two apart"),
+        (TRAIN, "text,label\nabc,maybe\n", "valid.csv, line 2': has the label 'maybe', which train.csv has not"),
+        (TRAIN, "text,label\noff please,off\n", "has no sentence of off that valid.csv does not have, too"),
+    ],
+)
+def test_faulty_files(train: str, valid: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(CompileError) as caught:
+        data.read_data(*files(tmp_path, train, valid or "text,label\nlights up,on\n"))
+    assert expected in str(caught.value)
+
+
+def test_every_faulty_line_is_named_up_to_five(tmp_path: Path) -> None:
+    path = write(tmp_path, "text,label\n" + "broken\n" * 9, "a.csv")
+    with pytest.raises(CompileError) as caught:
+        data.read_labelled(path)
+    assert len(caught.value.problems) == 5
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", None])
+def test_files_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> None:
+    if content:
+        (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(CompileError, match="cannot be read"):
+        data.read_labelled(tmp_path / "a.csv")
+
+
+# ---------------------------------------------------------------- augmentation
+
+SENTENCES = Sentences(tuple(f"please turn the {x} in the {y} on" for x in "abcd" for y in ("hall", "attic")), (0,) * 8)
+
+
+def test_augmentation() -> None:
+    taken = {"turn the a in the hall on"}
+    found = data.augmented(SENTENCES, 40, taken, {"hall": ["kitchen"]}, 1)
+    assert found == data.augmented(SENTENCES, 40, taken, {"hall": ["kitchen"]}, 1)
+    assert found != data.augmented(SENTENCES, 40, taken, {"hall": ["kitchen"]}, 2)
+    keys = [data.key(text) for text in found.texts]
+    assert len(found) == 40 == len(set(keys)) and set(found.labels) == {UNLABELLED}
+    assert not set(keys) & (taken | {data.key(text) for text in SENTENCES.texts})
+    assert any("kitchen" in text for text in found.texts)
+    known = {word for text in SENTENCES.texts for word in text.split()} | {"kitchen"}
+    assert {word for text in found.texts for word in text.split()} <= known
+
+
+def test_augmentation_ends_where_there_is_nothing_new() -> None:
+    assert len(data.augmented(Sentences(("on",), (0,)), 100, (), {}, 1)) < 100
+
+
+def test_half_cross_over_at_a_word_that_both_sentences_have() -> None:
+    train = Sentences(("wake me at seven", "remind her at noon tomorrow"), (0, 1))
+    found = data.augmented(train, 40, (), {}, 1)
+    assert {"wake me at noon tomorrow", "remind her at seven"} <= set(found.texts)
+
+
+def test_altered_sentences_keep_a_word() -> None:
+    rng = random.Random(3)
+    words = data._Words([["on"], ["turn", "on"], ["turn", "it", "on"]], {})
+    for number in range(3):
+        for _ in range(300):
+            assert words.altered(number, rng).split()
+
+
+def test_the_same_sentence() -> None:
+    assert data.key("Turn it ON, please!") == data.key("turn it on please") != data.key("don't")
+    assert data.key("Größe") == "größe"
