@@ -239,7 +239,7 @@ def renode_folder(output: Output, out: Path, board: Board | None, count: int) ->
         facts = {"slm2c": __version__, "board": board.name, "for": "renode"}
         (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
-    replace_folder(out, fill)
+    replace_folder(out, fill, mark="run.resc")
     files = {"image": renode.IMAGE, "platform": renode.PLATFORM, "script": renode.SCRIPT}
     return {"output": str(out), "board": board.name, **files}
 

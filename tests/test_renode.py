@@ -346,3 +346,11 @@ def test_renode_writes_what_would_be_run(
     (tmp_path / "mine" / "notes.txt").touch()
     assert cli.invoke(["renode", str(built.folder), "-o", str(tmp_path / "mine")]) == 1
     assert "is not the output of slm2c" in capsys.readouterr().err
+
+
+@pytest.mark.qemu
+def test_renode_replaces_no_build(built: Built, absent: None, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in built.folder.iterdir())
+    assert cli.invoke(["renode", str(built.folder), "-o", str(built.folder), "--board", "stm32f746g-disco"]) == 1
+    assert "exists and is not the output of slm2c" in capsys.readouterr().err
+    assert sorted(path.name for path in built.folder.iterdir()) == before
