@@ -35,7 +35,10 @@ def write(folder: Path, compiled: Compiled, placement: Placement | None) -> None
     board, lowered = compiled.board, compiled.lowered
     target, source = folder / FOLDER, data_dir("templates")
     text = classifies_text(lowered.program.graph, lowered.texts)
-    copied = [source / "firmware" / name for name in ("start.h", "start.c", toolchain.TOOLS[board.architecture].start)]
+    copied = [
+        source / "firmware" / name
+        for name in ("decimal.h", "start.h", "start.c", toolchain.TOOLS[board.architecture].start)
+    ]
     copied += [source / "image" / name for name in ("console.h", "console.c", driver(board))]
     copied += [] if text else [source / "image" / "sample.S"]
     target.mkdir(exist_ok=True)

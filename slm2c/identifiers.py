@@ -17,7 +17,7 @@ _RESERVED = frozenset(
         signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string strings tgmath threads
         time uchar wchar wctype """
         # headers and folders beside the model's
-        "board console start firmware "
+        "board console decimal start firmware "
         # targets of CMake
         "all clean flash help install package run test",
     )

@@ -259,4 +259,4 @@ def test_kernels_stay_in_flash_where_they_do_not_fit_beside_the_core(tmp_path: P
 
 
 def test_names_that_would_hide_a_file_are_refused() -> None:
-    assert not any(is_identifier(name) for name in ("board", "console", "start", "firmware", "flash", "run"))
+    assert not any(is_identifier(name) for name in ("board", "console", "decimal", "start", "firmware", "flash", "run"))

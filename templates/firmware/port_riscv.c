@@ -4,10 +4,6 @@
  */
 #include "port_core.h"
 
-/* Assemblers want to be told of the extension, which every core with machine mode has. */
-#define CSR(text) ".option push\n .option arch, +zicsr\n " text "\n .option pop"
-#define READ_CSR(name, value) __asm volatile(CSR("csrr %0, " name) : "=r"(value))
-
 void slm_port_start_counter(void)
 {
 }

@@ -18,15 +18,11 @@ enum {
     SYS_WRITE0 = 0x04,
     SYS_WRITE = 0x05,
     SYS_READ = 0x06,
-    SYS_GET_CMDLINE = 0x15,
-    SYS_EXIT_EXTENDED = 0x20
+    SYS_GET_CMDLINE = 0x15
 };
 enum {
     OPEN_RB = 1,
     OPEN_WB = 5
-};
-enum {
-    ADP_STOPPED_APPLICATION_EXIT = 0x20026
 };
 
 void slm_port_print(const char *text)
@@ -61,10 +57,7 @@ int slm_port_close(slm_port_file file)
 
 _Noreturn void slm_port_exit(int code)
 {
-    const uint32_t block[2] = {ADP_STOPPED_APPLICATION_EXIT, (uint32_t)code};
-    for (;;) {
-        (void)slm_core_request(SYS_EXIT_EXTENDED, block);
-    }
+    slm_stop(code);
 }
 
 /** Split the command line that the debugger or emulator gives, at its spaces. \return argc */

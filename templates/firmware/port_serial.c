@@ -23,13 +23,9 @@ enum {
     SAMPLES = 1,
     TRACE = 2
 };
-enum {
-    SYS_EXIT_EXTENDED = 0x20,
-    ADP_STOPPED_APPLICATION_EXIT = 0x20026
-};
 
 int main(int argc, char **argv);
-void firmware_done(int code);
+_Noreturn void firmware_done(int code);
 
 #if defined(SLM_PORT_CMSDK_UART) /* CMSDK APB UART, Arm DDI 0479: DATA, STATE, CTRL, INTSTATUS, BAUDDIV */
 
@@ -119,20 +115,15 @@ int slm_port_close(slm_port_file file)
     return file == SAMPLES || file == TRACE ? 0 : -1;
 }
 
-__attribute__((noinline)) void firmware_done(int code)
+__attribute__((noinline)) _Noreturn void firmware_done(int code)
 {
-    const uint32_t block[2] = {ADP_STOPPED_APPLICATION_EXIT, (uint32_t)code};
-    for (;;) {
-        (void)slm_core_request(SYS_EXIT_EXTENDED, block);
-    }
+    slm_stop(code);
 }
 
 _Noreturn void slm_port_exit(int code)
 {
     frame(FRAME_EXIT, &code, sizeof code);
     firmware_done(code);
-    for (;;) {
-    }
 }
 
 _Noreturn void slm_program(void)

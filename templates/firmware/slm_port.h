@@ -11,6 +11,8 @@
 #ifndef SLM_PORT_H
 #define SLM_PORT_H
 
+#include "decimal.h"
+
 #include <stdint.h>
 
 /** Puts a static buffer into the region that the board gives to the arena. */
@@ -77,18 +79,8 @@ uint32_t slm_port_stack_used(void);
 /** \brief Print a number in decimal. */
 static inline void slm_port_print_int(int64_t value)
 {
-    char text[21];
-    char *at = &text[20];
-    uint64_t rest = value < 0 ? 0u - (uint64_t)value : (uint64_t)value;
-    *at = '\0';
-    do {
-        *--at = (char)('0' + (int)(rest % 10u));
-        rest /= 10u;
-    } while (rest != 0u);
-    if (value < 0) {
-        *--at = '-';
-    }
-    slm_port_print(at);
+    char text[DECIMAL_BYTES];
+    slm_port_print(decimal(text, value));
 }
 
 #endif

@@ -32,6 +32,14 @@ __attribute__((used)) _Noreturn void slm_start(void)
     slm_program();
 }
 
+_Noreturn void slm_stop(int code)
+{
+    const uint32_t block[2] = {0x20026u, (uint32_t)code}; /* ADP_Stopped_ApplicationExit */
+    for (;;) {
+        (void)slm_core_request(0x20u, block); /* SYS_EXIT_EXTENDED */
+    }
+}
+
 void slm_print_hex(const char *label, uint32_t value)
 {
     char text[] = "0x00000000";

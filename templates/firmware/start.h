@@ -37,6 +37,9 @@ _Noreturn void slm_exit(int code);
 /** \brief Everything behind reset. Needs a stack pointer and nothing else. */
 _Noreturn void slm_start(void);
 
+/** \brief Tell the debugger or emulator, by semihosting, that the program has ended. */
+_Noreturn void slm_stop(int code);
+
 /** \brief Print a label and a number in hexadecimal. */
 void slm_print_hex(const char *label, uint32_t value);
 
@@ -53,5 +56,13 @@ void slm_core_guard(void);
 
 /** \brief One semihosting request. \param[in] operation SYS_... \param[in] parameters its block, or as it says */
 int32_t slm_core_request(uint32_t operation, const void *parameters);
+
+#ifdef __riscv
+/* Control and status registers. Assemblers want to be told of the extension, which every core with machine mode has. */
+#define CSR(text) ".option push\n .option arch, +zicsr\n " text "\n .option pop"
+#define READ_CSR(name, value) __asm volatile(CSR("csrr %0, " name) : "=r"(value))
+#define WRITE_CSR(name, value) __asm volatile(CSR("csrw " name ", %0")::"r"(value) : "memory")
+#define SET_CSR(name, bits) __asm volatile(CSR("csrs " name ", %0")::"r"(bits) : "memory")
+#endif
 
 #endif

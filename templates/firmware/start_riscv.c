@@ -9,12 +9,6 @@ _Noreturn void slm_reset(void);
 _Noreturn void slm_fault(void);
 _Noreturn void slm_fault_report(void);
 
-/* Assemblers want to be told of the extension, which every core with machine mode has. */
-#define CSR(text) ".option push\n .option arch, +zicsr\n " text "\n .option pop"
-#define READ_CSR(name, value) __asm volatile(CSR("csrr %0, " name) : "=r"(value))
-#define WRITE_CSR(name, value) __asm volatile(CSR("csrw " name ", %0")::"r"(value) : "memory")
-#define SET_CSR(name, bits) __asm volatile(CSR("csrs " name ", %0")::"r"(bits) : "memory")
-
 /** The debugger knows a request by these three instructions, none compressed and all in one page. */
 int32_t slm_core_request(uint32_t operation, const void *parameters)
 {

@@ -5,6 +5,7 @@
 #include "console.h"
 
 #include "board.h"
+#include "decimal.h"
 
 #define BACKSPACE 0x08
 #define DELETE 0x7F
@@ -21,18 +22,8 @@ void console_print(const char *text)
 
 void console_print_int(int64_t value)
 {
-    char text[21];
-    char *at = &text[20];
-    uint64_t rest = value < 0 ? 0u - (uint64_t)value : (uint64_t)value;
-    *at = '\0';
-    do {
-        *--at = (char)('0' + (int)(rest % 10u));
-        rest /= 10u;
-    } while (rest != 0u);
-    if (value < 0) {
-        *--at = '-';
-    }
-    console_print(at);
+    char text[DECIMAL_BYTES];
+    console_print(decimal(text, value));
 }
 
 /** Whether a byte continues a character of UTF-8. */
