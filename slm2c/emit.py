@@ -10,24 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from slm2c import __version__, blob, resources, runtime, weights
+from slm2c import __version__, blob, runtime, weights
 from slm2c.identifiers import c_string, comment_text, is_identifier
 from slm2c.ir import Graph, Tensor
 from slm2c.memory import MemoryPlan
 from slm2c.ops.base import ROW, Arg, KernelCall, Offset, Special
 from slm2c.passes import Interface
+from slm2c.resources import data_dir, templates
 from slm2c.schedule import ALIGNMENT, Program
 from slm2c.text import shortened
 from slm2c.tiling import Loop
 
 _CTYPES = {"i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t"}
+
 _PROFILE = ("slm_profile.c", "slm_profile.h", "slm_profile_clock.h")
 """What a build with SLM_PROFILE needs; in any other it is empty."""
+
+LINE_BYTES = 256
+"""Of a text, its end included, for the programs of the output folder that run on a board."""
 
 _TEMPLATES = {
     "{name}.h": "model.h.j2",
@@ -121,7 +128,7 @@ def emit(
     context["blob_bytes"] = len(packed)
     context["runtime"] = model.runtime
     context["version"] = __version__
-    jinja = resources.templates()
+    jinja = templates()
     files = {
         path.format(name=name): jinja.get_template(f"model/{template}").render(m=context)
         for path, template in _TEMPLATES.items()
@@ -136,6 +143,17 @@ def emit(
         model.weights.by_output,
         model.entries,
     )
+
+
+def write(folder: Path, name: str, emitted: Emitted) -> None:
+    """Put the files of the model `name`, its runtime and its blob into a folder that exists."""
+    for path, text in emitted.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    (folder / f"{name}_blob.bin").write_bytes(emitted.blob)
+    (folder / "slm").mkdir()
+    for file in emitted.runtime:
+        shutil.copyfile(data_dir("runtime_c") / file, folder / "slm" / file)
 
 
 class _Model:
@@ -366,6 +384,8 @@ class _Model:
             "headers": headers,
             "tokenizer": self.texts.tokenizer is not None,
             "classes": self.classes,
+            "text": classifies_text(self.graph, self.texts),
+            "line_bytes": LINE_BYTES,
             "probabilities": last.op == "softmax",
             "input_quants": sum(self.graph.tensors[x].quant is not None for x in self.graph.inputs),
             "text_offset": self.text_offset,
@@ -392,4 +412,4 @@ class _Model:
         return hashlib.sha256(text.encode()).digest()[:16]
 
 
-__all__ = ["Emitted", "Texts", "classifies_text", "emit", "text_bytes"]
+__all__ = ["LINE_BYTES", "Emitted", "Texts", "class_count", "classifies_text", "emit", "text_bytes", "write"]

@@ -6,25 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from slm2c import budget, measure
+from slm2c import budget, emit, measure
 from slm2c.board import Board
-from slm2c.emit import Emitted
 from slm2c.errors import CompileError
 from slm2c.lower import Lowered
 from slm2c.passes import Fused
-from slm2c.resources import data_dir
 from slm2c.toolchain import Misfit, cross_cc
-
-
-def write_c(folder: Path, name: str, emitted: Emitted) -> None:
-    """Write the C of the model `name`, its runtime and its blob into a folder that exists."""
-    for path, text in emitted.files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8", newline="\n")
-    (folder / f"{name}_blob.bin").write_bytes(emitted.blob)
-    (folder / "slm").mkdir()
-    for file in emitted.runtime:
-        (folder / "slm" / file).write_bytes((data_dir("runtime_c") / file).read_bytes())
 
 
 def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
@@ -40,7 +27,7 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
     except CompileError:
         return budget.check(board, fused, lowered)
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        write_c(Path(work), name, lowered.emitted)
+        emit.write(Path(work), name, lowered.emitted)
         try:
             measure.image_of(Path(work), name, board, Path(work) / "image")
         except Misfit as misfit:

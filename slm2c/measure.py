@@ -10,11 +10,10 @@ from pathlib import Path
 from slm2c import elf, image, toolchain
 from slm2c.board import Board, Placement, emulated
 from slm2c.elf import StackBound
+from slm2c.emit import LINE_BYTES
 from slm2c.errors import CompileError
 from slm2c.image import Image
 from slm2c.toolchain import Firmware
-
-_LINE_BYTES = 256  # LINE_BYTES of test/cost.c
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def runs(
 
 def _run(firmware: Firmware, board: Board, tokens: Sequence[int], texts: Sequence[str]) -> list[Run]:
     lines = [text.replace("\n", " ").encode() + b"\n" for text in texts]
-    assert all(len(line) <= _LINE_BYTES for line in lines), f"a text is longer than {_LINE_BYTES} bytes"
+    assert all(len(line) <= LINE_BYTES for line in lines), f"a text is longer than {LINE_BYTES} bytes"
     work = firmware.elf.parent
     (work / "texts.txt").write_bytes(b"".join(lines))
     result = toolchain.run_qemu(firmware.elf, board, [str(n) for n in tokens], cwd=work)

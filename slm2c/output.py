@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, fit, validate
+from slm2c import __version__, emit, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
-from slm2c.compile import Compiled
+from slm2c.compile import BUILT, Compiled
 from slm2c.errors import CompileError, Problem
 from slm2c.identifiers import is_identifier
 from slm2c.ir import DTYPES, Graph, Shape
@@ -53,8 +53,7 @@ class Output:
 
 def write(folder: Path, compiled: Compiled) -> None:
     """Fill a new folder with everything but the report."""
-    emitted = compiled.lowered.emitted
-    fit.write_c(folder, compiled.name, emitted)
+    emit.write(folder, compiled.name, compiled.lowered.emitted)
     reference = folder / "reference"
     reference.mkdir()
     save_graph(compiled.fused.graph, reference / "float")
@@ -72,7 +71,7 @@ def write(folder: Path, compiled: Compiled) -> None:
         "outputs": {port.name: port.shape for port in compiled.imported.outputs},
         "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface),
     }
-    (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / BUILT).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Output:
@@ -80,11 +79,11 @@ def read(folder: Path) -> Output:
     version.
     """
     try:
-        facts: Mapping[str, Any] = json.loads((folder / "slm2c.json").read_text(encoding="utf-8"))
+        facts: Mapping[str, Any] = json.loads((folder / BUILT).read_text(encoding="utf-8"))
         reference = folder / "reference"
         interface = facts["interface"]
         tokenizer = reference / "tokenizer.json"
-        board = board_from_table(facts["board"], str(folder / "slm2c.json"))
+        board = board_from_table(facts["board"], str(folder / BUILT))
         return Output(
             folder,
             _checked_name(facts["name"]),

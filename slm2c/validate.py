@@ -6,7 +6,6 @@ The C is built with a hook after every kernel call; what it stored is written to
 
 from __future__ import annotations
 
-import json
 import shutil
 import struct
 import tempfile
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slm2c import __version__, fixedpoint, renode, samples, toolchain
+from slm2c import fixedpoint, renode, samples, toolchain
 from slm2c.board import Board, emulated, load_board
 from slm2c.calibrate import Sample
 from slm2c.compile import replace_folder
@@ -114,11 +113,13 @@ def _climbs(
     if name == "qemu":
         boards = [_emulated(board) for board in boards]
         for board in boards:
-            toolchain.cross_cc(board.architecture), toolchain.qemu(board.architecture)
+            toolchain.cross_cc(board.architecture)
+            toolchain.qemu(board.architecture)
         return [(board.name, partial(qemu_rung, *common, board=board)) for board in boards]
     tool = renode.find()
     for board in boards:
-        renode.require_modelled(board, tool.version), toolchain.cross_cc(board.architecture)
+        renode.require_modelled(board, tool.version)
+        toolchain.cross_cc(board.architecture)
     return [(f"{board.name} in Renode", partial(renode_rung, *common, board=board, tool=tool)) for board in boards]
 
 
@@ -236,10 +237,8 @@ def renode_folder(output: Output, out: Path, board: Board | None, count: int) ->
     def fill(folder: Path) -> None:
         write_renode(output.folder, output.name, output.graph, choose_samples(output, count), folder, board, version)
         shutil.rmtree(folder / f"{renode.IMAGE}.build")
-        facts = {"slm2c": __version__, "board": board.name, "for": "renode"}
-        (folder / "slm2c.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
-    replace_folder(out, fill, mark="run.resc")
+    replace_folder(out, fill, mark=renode.SCRIPT)
     files = {"image": renode.IMAGE, "platform": renode.PLATFORM, "script": renode.SCRIPT}
     return {"output": str(out), "board": board.name, **files}
 

@@ -339,7 +339,7 @@ def test_renode_writes_what_would_be_run(
         assert cli.invoke(args) == 0
         assert f"cd '{out}' && renode run.resc" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
-        "board.repl", "image.elf", "run.resc", "samples.bin", "slm2c.json"
+        "board.repl", "image.elf", "run.resc", "samples.bin"
     ]  # fmt: skip
     assert (out / "board.repl").read_text() == renode.platform(load_board("stm32f746g-disco"))
     (tmp_path / "mine").mkdir()
