@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm2c import costs, firmware, fit, measure, output, renode, report, report_html, timing
+from slm2c import costs, firmware, measure, misfit, output, renode, report, report_html, timing
 from slm2c.board import Board
-from slm2c.compile import Compiled, Options, Progress, compile_model, replace_folder, require_replaceable
+from slm2c.compile import Compiled, Options, Progress, compile_model
 from slm2c.emit import classifies_text
 from slm2c.errors import CompileError
+from slm2c.folders import replace_folder, require_replaceable
 from slm2c.measure import Footprint
 from slm2c.toolchain import Misfit, cross_cc
 
@@ -58,5 +59,5 @@ def _footprint(folder: Path, compiled: Compiled) -> Footprint | str:
         tokens, text = (), ""
     try:
         return measure.footprint(folder, compiled.name, board, lowered.emitted.entries, tokens, text)
-    except Misfit as misfit:
-        fit.refuse(board, compiled.fused, lowered, misfit)
+    except Misfit as linked:
+        misfit.refuse(board, compiled.fused, lowered, linked)

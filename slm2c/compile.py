@@ -8,15 +8,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slm2c import budget, fit, importer, samples
+from slm2c import budget, importer, misfit, samples
 from slm2c.board import Board
 from slm2c.calibrate import METHODS, Observed, Sample, observe
 from slm2c.emit import Texts, class_count
@@ -97,7 +94,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     if budget.is_hopeless(board, fused):
         progress("plan", 0, 1)
         room = budget.arena_room(board, fused.graph, texts)
-        fit.require(board, fused, sketch(fused, texts, name, target_of(board), room), name)
+        misfit.require(board, fused, sketch(fused, texts, name, target_of(board), room), name)
     chosen = _calibration(files.calibration, fused, tokenizer)
     observed = observe(fused.graph, chosen, lambda done, total: progress("calibrate", done, total))
     fixed = {
@@ -117,7 +114,7 @@ def compile_model(model: Path, board: Board, options: Options, progress: Progres
     limit = room if options.arena is None else min(room, options.arena)
     wide = options.arena is not None
     lowered = lower(quantized.graph, fused, texts, name, target_of(board), limit, wide=wide)
-    fit.require(board, fused, lowered, name)
+    misfit.require(board, fused, lowered, name)
     if options.arena is not None and lowered.chosen.arena_bytes > options.arena:
         least = lowered.chosen.arena_bytes
         fact = f"the smallest arena of any schedule takes {least:,} bytes, {options.arena:,} are asked"
@@ -297,55 +294,3 @@ def macs(compiled: Compiled) -> int:
     """Multiply-accumulates of a run at the maximum token count."""
     graph = compiled.fused.graph
     return sum(TABLE[node.op].macs(node, graph.tensors) for node in graph.nodes)
-
-
-BUILT = "slm2c.json"
-"""The file by which a folder is known as the output of a build."""
-
-
-def require_replaceable(out: Path, mark: str = BUILT) -> None:
-    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor one with the file `mark`: the
-    output of an earlier run.
-    """
-    above = next(folder for folder in out.resolve().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        fact = "cannot be written" if above.is_dir() else "is not a folder"
-        raise CompileError(
-            Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
-        )
-    if Path.cwd().is_relative_to(out.resolve()):
-        fact = "is where this command runs, and its output would replace it"
-        raise CompileError(Problem(str(out), "", fact, "name a folder below it with -o"))
-    if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
-        raise CompileError(
-            Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")
-        )
-
-
-def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) -> None:
-    """Fill a new folder beside `out` by `write` and put it in the place of `out`, so that `out` is never half written.
-
-    Raises CompileError if `out` exists without the file `mark`, or if it cannot be written.
-    """
-    out = out.resolve()
-    require_replaceable(out, mark)
-    new = old = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        new.chmod(0o755)
-        write(new)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-            os.replace(out, old / "out")
-        os.replace(new, out)
-    except OSError as error:
-        raise CompileError(
-            Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")
-        ) from error
-    finally:
-        if old is not None and (old / "out").exists() and not out.exists():  # interrupted between the two renames
-            os.replace(old / "out", out)
-        for leftover in (new, old):
-            if leftover is not None:
-                shutil.rmtree(leftover, ignore_errors=True)

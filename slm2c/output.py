@@ -21,8 +21,9 @@ import numpy as np
 from slm2c import __version__, emit, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
-from slm2c.compile import BUILT, Compiled
+from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import BUILT
 from slm2c.identifiers import is_identifier
 from slm2c.ir import DTYPES, Graph, Shape
 from slm2c.passes import Interface

@@ -20,8 +20,8 @@ import numpy as np
 from slm2c import fixedpoint, renode, samples, toolchain
 from slm2c.board import Board, emulated, load_board
 from slm2c.calibrate import Sample
-from slm2c.compile import replace_folder
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import replace_folder
 from slm2c.ir import Array, Graph
 from slm2c.quantize import run_int
 

@@ -21,7 +21,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from slm2c import board, cli, compile, toolchain
+from slm2c import board, cli, console, folders, toolchain
 from slm2c.resources import data_dir
 
 BOARD = "generic-m7-512k-4m"
@@ -86,7 +86,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Run a command in this process: (exit code, stdout, stderr), without progress however slow the machine is."""
-    monkeypatch.setattr(cli, "_PATIENCE", 600.0)
+    monkeypatch.setattr(console, "_PATIENCE", 600.0)
 
     def run(*args: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -122,7 +122,7 @@ def test_example_commands_parse() -> None:
     """The examples in the help use arguments and options that exist."""
     for name, command in cli.cli.commands.items():
         words = re.sub(r'"[^"]*"', "TEXT", command.epilog or "").removeprefix(f"Example: slm2c {name}").split()
-        with command.make_context(name, words, obj=cli._State()) as context:
+        with command.make_context(name, words, obj=console.State()) as context:
             assert context.params is not None
 
 
@@ -178,7 +178,7 @@ def test_wrong_usage(args: list[str], message: str, call: Call) -> None:
 
 
 def test_version(call: Call) -> None:
-    assert call("--version")[:2] == (0, f"slm2c {cli.__version__}\n")
+    assert call("--version")[:2] == (0, f"slm2c {console.__version__}\n")
 
 
 # ---------------------------------------------------------------- errors
@@ -391,7 +391,7 @@ def test_a_folder_whose_c_was_broken_shows_the_compiler_s_words(built: Path, tmp
     shutil.copytree(built, folder)
     (folder / "tiny.c").write_text("#error edited by hand\n")
     code, _, err = call("validate", folder, "--on", "host")
-    assert code == cli.EXIT_BUG
+    assert code == console.EXIT_BUG
     assert "edited by hand" in err
 
 
@@ -575,7 +575,7 @@ def test_interrupted_between_the_renames(built: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
-        compile.replace_folder(out, lambda folder: None)
+        folders.replace_folder(out, lambda folder: None)
     assert contents(out) == contents(built) and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -644,7 +644,7 @@ def test_progress_on_a_terminal(model: Path, tmp_path: Path) -> None:
 
 
 def test_json_has_no_progress(model: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_PATIENCE", 0.0)
+    monkeypatch.setattr(console, "_PATIENCE", 0.0)
     code, out, err = call("build", model, "-o", tmp_path / "out", "--board", BOARD, "--json")
     assert code == 0 and err == "" and json.loads(out)
     code, _, err = call("build", model, "-o", tmp_path / "out", "--board", BOARD)

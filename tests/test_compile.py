@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 
 from slm2c import output
 from slm2c.board import load_board
-from slm2c.compile import Options, compile_model, require_replaceable
+from slm2c.compile import Options, compile_model
 from slm2c.errors import CompileError
+from slm2c.folders import require_replaceable
 from slm2c.resources import data_dir
 from tests.onnx_models import linear, model, save, value_info
 

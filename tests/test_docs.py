@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from slm2c import cli, toolchain
+from slm2c import cli, console, toolchain
 from slm2c.board import Board, ConsoleKind, list_boards, load_board
 from slm2c.ops import TABLE
 from slm2c.resources import data_dir
@@ -88,7 +88,7 @@ def test_commands_exist(page: Path) -> None:
         first, *words = re.sub(r'"[^"]*"', "TEXT", command).split()
         if first == "slm2c":
             name, *args = words
-            with cli.cli.commands[name].make_context(name, args, obj=cli._State()) as context:
+            with cli.cli.commands[name].make_context(name, args, obj=console.State()) as context:
                 assert context.params is not None
         elif first == "make":
             assert words[0] in targets, command

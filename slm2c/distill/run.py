@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from slm2c import __version__
-from slm2c.compile import Progress, replace_folder, require_replaceable
+from slm2c.compile import Progress
 from slm2c.distill import export, integer, targets, vocabulary
 from slm2c.distill.batches import encode, predict
 from slm2c.distill.data import Data, Sentences, augmented, key, read_data, unlabelled_sentences
@@ -27,6 +27,7 @@ from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
 from slm2c.distill.work import digest, files_digest, stage
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import replace_folder, require_replaceable
 
 _MATCHING = ("hidden", "attention")
 

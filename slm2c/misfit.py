@@ -1,4 +1,4 @@
-"""fit: whether what was lowered fits a board, by the linker's own figures where there is one."""
+"""misfit: whether what was lowered fits a board, by the linker's own figures where there is one."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
         emit.write(Path(work), name, lowered.emitted)
         try:
             measure.image_of(Path(work), name, board, Path(work) / "image")
-        except Misfit as misfit:
-            refuse(board, fused, lowered, misfit)
+        except Misfit as linked:
+            refuse(board, fused, lowered, linked)
 
 
-def refuse(board: Board, fused: Fused, lowered: Lowered, misfit: Misfit) -> NoReturn:
+def refuse(board: Board, fused: Fused, lowered: Lowered, linked: Misfit) -> NoReturn:
     """Raises CompileError for an image that the linker refused: what it needs, what takes the most, what would help."""
-    budget.check(board, fused, lowered, budget.linked_needs(board, lowered, misfit.over, misfit.arena))
-    raise misfit
+    budget.check(board, fused, lowered, budget.linked_needs(board, lowered, linked.over, linked.arena))
+    raise linked

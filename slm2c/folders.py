@@ -1,0 +1,62 @@
+"""folders: outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from slm2c.errors import CompileError, Problem
+
+BUILT = "slm2c.json"
+"""The file by which a folder is known as the output of a build."""
+
+
+def require_replaceable(out: Path, mark: str = BUILT) -> None:
+    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor one with the file `mark`: the
+    output of an earlier run.
+    """
+    above = next(folder for folder in out.resolve().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        fact = "cannot be written" if above.is_dir() else "is not a folder"
+        raise CompileError(
+            Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
+        )
+    if Path.cwd().is_relative_to(out.resolve()):
+        fact = "is where this command runs, and its output would replace it"
+        raise CompileError(Problem(str(out), "", fact, "name a folder below it with -o"))
+    if out.exists() and not (out.is_dir() and ((out / mark).is_file() or not any(out.iterdir()))):
+        raise CompileError(
+            Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")
+        )
+
+
+def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) -> None:
+    """Fill a new folder beside `out` by `write` and put it in the place of `out`, so that `out` is never half written.
+
+    Raises CompileError if `out` exists without the file `mark`, or if it cannot be written.
+    """
+    out = out.resolve()
+    require_replaceable(out, mark)
+    new = old = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        new.chmod(0o755)
+        write(new)
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+            os.replace(out, old / "out")
+        os.replace(new, out)
+    except OSError as error:
+        raise CompileError(
+            Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")
+        ) from error
+    finally:
+        if old is not None and (old / "out").exists() and not out.exists():  # interrupted between the two renames
+            os.replace(old / "out", out)
+        for leftover in (new, old):
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
