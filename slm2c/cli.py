@@ -221,15 +221,17 @@ def renode(folder: Path, out: Path, board: str | None, count: int) -> None:
 def eval(folder: Path, data: Path) -> None:
     """Measure the accuracy of the C and of the float model.
 
-    And their agreement, on DATA.csv with the columns text and label.
+    And their agreement, on DATA.csv with the columns text and label. The report of DIR then shows it, too.
     """
     from slm2c import evaluate, output, samples, show
 
     texts, labels = samples.read_texts(data)
     if labels is None:
         raise CompileError(Problem(str(data), "", "has no column `label`", "name the columns text,label"))
+    built = output.read(folder)
     with progress_bar() as progress:
-        found = evaluate.evaluate(output.read(folder), texts, labels, progress)
+        found = evaluate.evaluate(built, texts, labels, progress)
+    evaluate.keep(built, data.name, found)
     present(asdict(found), lambda: show.evaluation(found))
 
 

@@ -9,12 +9,12 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from slm2c import __version__, samples, toolchain, validate
+from slm2c import __version__, report, report_html, samples, toolchain, validate
 from slm2c.calibrate import Sample
 from slm2c.compile import Progress
 from slm2c.emit import class_count
@@ -149,6 +149,15 @@ def evaluate(
     worst.sort(key=lambda d: -d.float_score)
     accuracy_c, accuracy_float = np.mean(right, axis=0).tolist()
     return Evaluation(len(texts), accuracy_c, accuracy_float, 1 - len(worst) / len(texts), tuple(worst))
+
+
+def keep(output: Output, source: str, found: Evaluation) -> None:
+    """Put the figures into the folder's report. Raises CompileError if it has none, or cannot be written."""
+    figures = {"source": source, **asdict(found)}
+    del figures["worst"]
+    facts = report.read(output.folder) | {"evaluation": figures}
+    report.write(output.folder, facts)
+    report_html.write(output.folder, facts)
 
 
 def _require_classifier(output: Output) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
-"""folders: outputs that appear whole or not at all."""
+"""folders: outputs that appear whole or not at all, folders and single files."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slm2c.errors import CompileError, Problem
@@ -60,3 +61,19 @@ def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) 
         for leftover in (new, old):
             if leftover is not None:
                 shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to be written, which then takes its place. Raises CompileError if it cannot be written;
+    the file that is there stays whole.
+    """
+    part = path.parent / f".{path.name}.{os.getpid()}"  # with_name takes no "/"
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()

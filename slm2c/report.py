@@ -18,6 +18,7 @@ from slm2c import __version__, budget, costs, image, timing
 from slm2c.board import Board
 from slm2c.compile import Compiled
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import replaced
 from slm2c.ir import Graph
 from slm2c.lower import Schedule
 from slm2c.measure import Emulated, Footprint
@@ -77,6 +78,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
             "agreeing": compiled.agreeing,
             "output_sqnr_db": {name: _round(db) for name, db in compiled.methods.items()},
         },
+        "evaluation": None,  # until `slm2c eval` measures it
         "schedule": _schedule(compiled),
         "layers": [
             {
@@ -97,8 +99,9 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write report.json."""
-    (folder / FILE).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    """Write report.json, or replace it."""
+    with replaced(folder / FILE) as part:
+        part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:

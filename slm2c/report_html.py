@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from slm2c import summary
 from slm2c.errors import printable
+from slm2c.folders import replaced
 from slm2c.resources import templates
 
 FILE = "report.html"
@@ -51,8 +52,9 @@ class Bar:
 
 
 def write(folder: Path, report: _Facts) -> None:
-    """Write report.html."""
-    (folder / FILE).write_text(render(report), encoding="utf-8", newline="\n")
+    """Write report.html, or replace it."""
+    with replaced(folder / FILE) as part:
+        part.write_text(render(report), encoding="utf-8", newline="\n")
 
 
 def render(report: _Facts) -> str:
@@ -73,7 +75,7 @@ def render(report: _Facts) -> str:
         "regions": [_region(region, report, colours) for region in report["board"]["regions"] if region["used"]],
         "gap": summary.gap(report),
         "calibration": " ".join(summary.calibration(report["calibration"]).split()),
-        "accuracy": " ".join(summary.accuracy(report["calibration"]).replace("`", "").split()),
+        "accuracy": " ".join(summary.accuracy(report).replace("`", "").split()),
         "placements": placements,
         "live": [p for p in placements if p["bytes"] and p["first"] <= memory["peak"]["call"] <= p["last"]],
         "steps": len(layers),

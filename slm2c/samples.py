@@ -7,9 +7,7 @@ how many that are.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from slm2c import serialize
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
 from slm2c.fixedpoint import dequantize
+from slm2c.folders import replaced
 from slm2c.ir import Array, Graph, Quant, Shape
 from slm2c.passes import Interface
 from slm2c.tokenizer import Tokenizer
@@ -78,16 +77,8 @@ def write_arrays(path: Path, found: Sequence[Mapping[str, Array]]) -> dict[str, 
     """
     join = {name: np.concatenate if value.shape[:1] == (1,) else np.stack for name, value in found[0].items()}
     arrays = {name: np.asarray(join[name]([sample[name] for sample in found])) for name in found[0]}
-    part = path.parent / f".{path.name}.{os.getpid()}"  # with_name takes no "/"
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **{f"out/{name}": value for name, value in arrays.items()})  # type: ignore[arg-type]
-        os.replace(part, path)
-    except OSError as error:
-        raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
+    with replaced(path) as part, part.open("wb") as file:
+        np.savez(file, **{f"out/{name}": value for name, value in arrays.items()})  # type: ignore[arg-type]
     return {name: value.shape for name, value in arrays.items()}
 
 

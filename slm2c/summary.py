@@ -141,8 +141,16 @@ def calibration(facts: _Facts) -> str:
     return f"  calibrated on {facts['samples']} samples of {facts['source']}: {facts['method']} (outputs: {scores})"
 
 
-def accuracy(facts: _Facts) -> str:
-    """How often the integers answer what the floats answer, as far as a build can tell."""
+def accuracy(report: _Facts) -> str:
+    """How often the C answers right, as `slm2c eval` measured it; else what a build can tell: how often it answers what
+    the floats answer.
+    """
+    facts, found = report["calibration"], report["evaluation"]
+    if found is not None:
+        return (
+            f"  right on {found['accuracy_c']:.2%} of {found['n']:,} texts of {found['source']}, the float model on "
+            f"{found['accuracy_float']:.2%};\n  the same class from both for {found['agreement']:.2%}"
+        )
     if facts["agreeing"] is None:
         return "  agreement with the float model: not measured; `slm2c eval` measures it on labelled text"
     return (
@@ -165,7 +173,7 @@ def render(report: _Facts) -> str:
         title("cost of each node"),
         _nodes(report["layers"], report["cost"]),
         title("accuracy, and the tensors with the most noise"),
-        accuracy(report["calibration"]),
+        accuracy(report),
         _tensors(report["tensors"]),
         title("arena"),
         _arena(report["memory"]),

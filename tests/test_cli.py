@@ -445,11 +445,16 @@ def test_run_and_eval_on_text(homecmd: Path, tmp_path: Path, call: Call) -> None
     assert answer["label"] == "alarm_set" and answer["n"] == len(answer["ids"]) == 7 and 0.5 < answer["score"] <= 1
     rows = ["wake me up at seven,alarm_set", "make me a coffee,iot_coffee", '"hello, robot",alarm_set']
     (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    facts = json.loads(call("eval", homecmd, tmp_path / "data.csv", "--json")[1])
+    folder = tmp_path / "homecmd"
+    shutil.copytree(homecmd, folder)  # eval changes its report
+    facts = json.loads(call("eval", folder, tmp_path / "data.csv", "--json")[1])
     assert facts["n"] == 3 and facts["accuracy_c"] == facts["accuracy_float"] == pytest.approx(2 / 3)
     assert facts["agreement"] == 1 and facts["worst"] == []
-    code, out, _ = call("eval", homecmd, tmp_path / "data.csv")
+    code, out, _ = call("eval", folder, tmp_path / "data.csv")
     assert code == 0 and re.search(r"accuracy of the C +66\.67%", out) and re.search(r"agreement +100\.00%", out)
+    text = "right on 66.67% of 3 texts of data.csv, the float model on 66.67%; the same class from both for 100.00%"
+    assert text in " ".join(call("report", folder)[1].split())
+    assert text[1:] in " ".join((folder / "report.html").read_text().split())
 
 
 @pytest.mark.slow
