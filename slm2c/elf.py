@@ -252,7 +252,9 @@ class _CallGraph:
         self._dynamic: set[str] = set()
         for i, path in enumerate(paths):
             text = path.read_text(encoding="utf-8")
-            node = r'^node: \{ title: "(.*?)" label: "(.*?)"'
+            node = (
+                r'^node: \{ title: "(.*?)" label: "(.*)"[^"]*\}$'  # GCC escapes nothing; a label holds the file's path
+            )
             for title, label in re.findall(node, text, re.MULTILINE):
                 key = self._key(i, title)
                 self._names[key] = label.split(r"\n")[0].removeprefix("__builtin_")

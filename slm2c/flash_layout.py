@@ -85,8 +85,8 @@ def layout(output: Output, path: Path | None = None) -> Layout:
     if path is not None:
         return read(path, output.board, path.name)
     with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        toolchain.make_image(output.folder / FOLDER, output.board.architecture, Path(work))
-        return read(Path(work) / f"{output.name}.elf", output.board, f"{output.name}.elf")
+        made = toolchain.make_image(output.folder / FOLDER, output.board.architecture, Path(work))
+        return read(made / f"{output.name}.elf", output.board, f"{output.name}.elf")
 
 
 def read(path: Path, board: Board, name: str) -> Layout:

@@ -178,23 +178,34 @@ def cross_cc(architecture: Architecture = "arm") -> str:
     return os.path.abspath(found)
 
 
-def make_image(folder: Path, architecture: Architecture, build: Path) -> None:
-    """`make` in `folder`, a build's firmware/, with what it makes in `build`.
+def make_image(folder: Path, architecture: Architecture, work: Path) -> Path:
+    """`make` for `folder`, a build's firmware/, without a trace there; returns the folder of what it makes, in `work`.
 
     Raises CompileError without make or a cross compiler, or if what lies in the folder, which is its user's to change,
     does not build.
     """
-    prefix = cross_cc(architecture).removesuffix("gcc")
-    make = shutil.which("make")
+    compiler, make = Path(cross_cc(architecture)), shutil.which("make")
     if make is None:
         raise _missing("make", "make", "or add it to PATH")
+    # make takes no path with a space, a quote, a comma or a $: all that it sees is relative, to a mirror of the build.
+    mirror = work / folder.name
+    mirror.mkdir()
+    for source, target in ((folder.parent, work), (folder, mirror)):
+        for entry in source.resolve().iterdir():
+            if entry.name not in (folder.name, "build"):
+                (target / entry.name).symlink_to(entry)
     try:
-        _build([make, f"-j{JOBS}", f"CROSS={prefix}", f"BUILD={build}"], cwd=folder)
+        _build(
+            [make, f"-j{JOBS}", f"CROSS={compiler.name.removesuffix('gcc')}", "BUILD=build"],
+            cwd=mirror,
+            path=compiler.parent,
+        )
     except ToolError as error:
         lines = [line for line in error.output.splitlines() if re.search(r"error:|undefined|overflowed", line)]
         complaint = lines[0] if lines else "make failed"
         remedy = "`make` there shows why; `slm2c build` makes the folder anew"
         raise CompileError(Problem(str(folder), "", f"does not build: {complaint.strip()}", remedy)) from error
+    return mirror / "build"
 
 
 def qemu(architecture: Architecture = "arm") -> str:
@@ -396,9 +407,9 @@ def _compile(
     return objects
 
 
-def _build(command: Sequence[str], cwd: Path | None = None) -> str:
-    """Run one tool to its end; what it printed."""
-    with _child(command, cwd) as child:
+def _build(command: Sequence[str], cwd: Path | None = None, path: Path | None = None) -> str:
+    """Run one tool to its end, with `path` before all of PATH; what it printed."""
+    with _child(command, cwd, path) as child:
         return _expect_success(command, child)
 
 
@@ -431,29 +442,39 @@ def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: flo
 
 
 @contextmanager
-def _child(command: Sequence[str], cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; the group is killed when the block is left, by Ctrl-C too."""
+def _child(
+    command: Sequence[str], cwd: Path | None = None, path: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own, with a folder of its own for what it keeps while it runs.
+
+    When the block is left, by Ctrl-C too, the group is killed and the folder is gone: GCC, killed, removes nothing.
+    """
     # A signal between the start and the `try` would leave a process behind.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
-        child = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=os.environ | {"LC_ALL": "C"},  # what tools print is read
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield child
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-            for stream in (child.stdin, child.stdout):
-                assert stream is not None
-                stream.close()
+        with tempfile.TemporaryDirectory(prefix="slm2c-", ignore_cleanup_errors=True) as scratch:
+            child = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=os.environ | {"LC_ALL": "C", "TMPDIR": scratch} | _first_on_path(path),  # what tools print is read
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                yield child
+            finally:
+                if child.poll() is None:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
+                for stream in (child.stdin, child.stdout):
+                    assert stream is not None
+                    stream.close()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _first_on_path(folder: Path | None) -> dict[str, str]:
+    return {} if folder is None else {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}

@@ -106,6 +106,16 @@ def test_measured_stack_is_the_bound(name: str, tmp_path: Path) -> None:
     assert dict(bound.path)["leaf"] >= 80  # its array alone
 
 
+@pytest.mark.qemu
+def test_a_path_may_hold_quotes(tmp_path: Path) -> None:
+    plain, hostile = tmp_path / "plain", tmp_path / 'a "b" label: "c" }'
+    plain.mkdir(), hostile.mkdir()
+    expected, found = (
+        stack_bound(build(folder, "mps2-an500", NESTED, SHALLOW).callgraphs, "main") for folder in (plain, hostile)
+    )
+    assert expected.bytes and found == expected
+
+
 UNBOUNDED = r"""
 #include "slm_port.h"
 #include <math.h>

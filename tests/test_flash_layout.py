@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from slm2c.flash_layout import Layout, Part
 from tests.binutils import sections
 from tests.boards import board_params
 from tests.conftest import skip_or_fail
+from tests.generated import run
 from tests.images import Images
 
 
@@ -121,6 +124,36 @@ def test_an_image_of_ones_own(images: Images, tmp_path: Path) -> None:
         flash_layout.layout(board, tmp_path / "none.elf")
     with pytest.raises(CompileError, match=r"text\.c': cannot be read: not an ELF file"):
         flash_layout.layout(board, images.folder("stm32f767zi") / "text.c")
+
+
+HOSTILE = "a b,c'd\"e$f#g%h;i"
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("name", ["stm32f767zi", "qemu-rv32"])
+def test_it_builds_wherever_folder_and_temporary_files_lie(
+    name: str, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, temporary = tmp_path / HOSTILE / "out", tmp_path / f"{HOSTILE} temporary"
+    shutil.copytree(images.folder(name), folder)
+    temporary.mkdir()
+    expected = flash_layout.layout(output.read(images.folder(name)))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    before = sorted(folder.rglob("*"))
+    assert flash_layout.layout(output.read(folder)) == expected
+    assert sorted(folder.rglob("*")) == before and not list(temporary.iterdir()), "it leaves nothing behind"
+    make = ["make", "-j2", "CFLAGS=-O2 -DTITLE=\"'x'\""]
+    assert "gcc" in run(make, folder / "firmware") and "gcc" not in run(make, folder / "firmware")
+    assert flash_layout.layout(output.read(folder), folder / "firmware" / "build" / "text.elf") == expected
+
+
+def test_make_refuses_a_folder_with_a_space_before_it_cleans_another(images: Images) -> None:
+    folder = images.folder("stm32f767zi") / "firmware"
+    done = subprocess.run(
+        ["make", "-n", "clean", "BUILD=my build"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "without white space" in done.stderr and "rm" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import struct
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
+from slm2c import toolchain
 from slm2c.board import Architecture, Board, load_board
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
@@ -170,6 +172,17 @@ def test_ctrl_c_kills_the_child(host_cc: str, tmp_path: Path) -> None:
     timer.join()
     assert time.monotonic() - start < 10
     assert not running(exe)
+
+
+def test_a_tool_that_is_killed_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GCC removes its own when it ends, which a kill does not let it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = ["sh", "-c", 'echo .text >"$TMPDIR/ccX.s"; ls "$TMPDIR"; sleep 30']
+    with pytest.raises(ToolError, match=r"did not end within 1 s") as caught:
+        toolchain.run(command, timeout=1)
+    assert caught.value.output == "ccX.s\n"
+    assert not list(tmp_path.iterdir())
 
 
 def running(exe: Path) -> bool:
