@@ -6,22 +6,15 @@ in `boards/`, or any file given by path.
 
 from __future__ import annotations
 
-import difflib
-import re
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from slm2c import toml_file
 from slm2c.errors import CompileError, Problem
 from slm2c.resources import data_dir
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from slm2c.toml_file import did_you_mean
 
 MemoryKind = Literal["flash", "sram", "tcm"]
 """flash: read in place, survives reset; sram: on the bus; tcm: beside the core, no wait states."""
@@ -32,13 +25,8 @@ Architecture = Literal["arm", "riscv"]
 ConsoleKind = Literal["semihosting", "cmsdk-uart", "nrf-uarte", "ns16550", "pl011", "stm32-usart-v1", "stm32-usart-v2"]
 """A driver in templates/image/: console_<kind>.c, `-` as `_`."""
 
-_WORD = 0xFFFF_FFFF
-
 NRF_BAUD_RATES = (9600, 115_200, 1_000_000)
 """Baud rates of templates/image/console_nrf_uarte.c, which takes them from a table."""
-
-BAUD_TOLERANCE = 0.02
-"""How far off a baud rate may be: with ten bits a frame, half a bit is 5 %, for both ends together."""
 
 STACK_GUARD = 256
 """Bytes at the stack's low end that the start-up code makes inaccessible; see start_arm.c."""
@@ -137,7 +125,7 @@ class Step:
     what: str
     address: int
     value: int
-    mask: int = _WORD
+    mask: int = 0xFFFF_FFFF
     wait: bool = False
 
 
@@ -231,15 +219,10 @@ def load_board(name_or_path: str | Path) -> Board:
         path = data_dir("boards") / f"{text}.toml"
         if text not in list_boards():
             remedy = f"known boards: {', '.join(list_boards())}; or give the path of a .toml file"
-            raise CompileError(Problem(text, "", "unknown board" + _did_you_mean(text, list_boards()), remedy))
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CompileError(Problem(str(path), "", f"cannot read the board file: {error.strerror}")) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CompileError(Problem(str(path), "", f"not a TOML file: {error}")) from error
+            raise CompileError(Problem(text, "", "unknown board" + did_you_mean(text, list_boards()), remedy))
+    table = toml_file.load(path)
     if "name" in table:
-        raise CompileError(Problem(str(path), "", "name: unknown key; the file's name is the board's"))
+        raise CompileError(Problem(str(path), "", "name: unknown key", "leave it out: the file's name is the board's"))
     return board_from_table({**table, "name": path.stem}, str(path))
 
 
@@ -248,31 +231,25 @@ def board_from_table(table: Mapping[str, Any], source: str) -> Board:
 
     Raises CompileError with every problem of the table, each naming `source` and key.
     """
+    from slm2c import board_check  # which knows what is defined here
+
     if not isinstance(table, Mapping):
-        raise CompileError(Problem(source, "", "does not describe a board"))
-    found: list[str] = []
-    board: Board = _read(Board, table, "", found)
-    if not found:
-        found.extend(_check(board))
-    if found:
-        raise CompileError(Problem(source, "", message) for message in found)
+        raise CompileError(Problem(source, "", "does not describe a board", "build the folder again"))
+    board = toml_file.record(Board, table, source)
+    toml_file.refuse(source, board_check.faults(board))
     return board
 
 
 def emulated(board: Board) -> Board | None:
     """The board to build for so that `board`'s code runs in QEMU: itself, or its core on another.
 
-    None if it names no emulator. Raises CompileError if the other board's core is not the same.
+    None if it names no emulator.
     """
     if board.emulator is not None:
         return board
     if board.emulated_by is None:
         return None
     host = load_board(board.emulated_by)
-    if host.emulator is None or host.cpu != board.cpu:
-        reason = f"emulated_by: '{host.name}' does not emulate a {board.cpu}"
-        remedy = "name a board with an [emulator] table and the same cpu"
-        raise CompileError(Problem(board.name, "", reason, remedy))
     return replace(host, flags=board.flags, features=board.features, clock_hz=board.clock_hz)
 
 
@@ -283,7 +260,7 @@ def with_reserve(board: Board, reserve: Mapping[str, int]) -> Board:
     names = tuple(region.name for region in board.memory)
     found = [
         Problem(
-            board.name, "", f"has no memory region '{x}'{_did_you_mean(x, names)}", f"its regions: {', '.join(names)}"
+            board.name, "", f"has no memory region '{x}'{did_you_mean(x, names)}", f"its regions: {', '.join(names)}"
         )
         for x in reserve
         if x not in names
@@ -296,193 +273,3 @@ def with_reserve(board: Board, reserve: Mapping[str, int]) -> Board:
     if found:
         raise CompileError(found)
     return replace(board, memory=tuple(replace(r, reserve=reserve.get(r.name, r.reserve)) for r in board.memory))
-
-
-def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _read(kind: Any, value: Any, key: str, found: list[str]) -> Any:
-    """`value`, as TOML gives it, as an instance of the type `kind`. What does not fit is added to `found`."""
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        return _read_table(kind, value, key, found)
-    if get_origin(kind) is tuple and type(value) is get_args(kind)[0]:
-        value = [value]  # a list of one, without brackets
-    if get_origin(kind) is tuple and isinstance(value, list):
-        return tuple(_read(get_args(kind)[0], item, f"{key}[{i}]", found) for i, item in enumerate(value))
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            found.append(f"{key}: {value!r} is not one of {', '.join(get_args(kind))}")
-        return value
-    if get_origin(kind) is UnionType:  # X | None: TOML has no null, so a key that is there holds an X
-        return _read(get_args(kind)[0], value, key, found)
-    if type(value) is not kind:
-        expected = "table" if is_dataclass(kind) else "list" if get_origin(kind) is tuple else kind.__name__
-        found.append(f"{key}: expected {expected}, got {type(value).__name__} {value!r}")
-    return value
-
-
-def _read_table(kind: Any, table: Mapping[str, Any], key: str, found: list[str]) -> Any:
-    prefix = f"{key}." if key else ""
-    table = {name: value for name, value in table.items() if value is not None}
-    types = get_type_hints(kind)
-    required = [field.name for field in fields(kind) if field.default is MISSING]
-    before = len(found)
-    found.extend(
-        f"{prefix}{name}: unknown key{_did_you_mean(name, tuple(types))}" for name in table if name not in types
-    )
-    found.extend(f"{prefix}{name}: missing" for name in required if name not in table)
-    values = {
-        name: _read(types[name], value, f"{prefix}{name}", found) for name, value in table.items() if name in types
-    }
-    return kind(**values) if len(found) == before else None
-
-
-def _check(board: Board) -> list[str]:
-    """What the types cannot say: ranges, names, overlaps, placement."""
-    found: list[str] = []
-    words = [("the file's name", board.name), ("cpu", board.cpu)]
-    numbers = [("clock_hz", board.clock_hz)]
-    numbers += [(f"memory[{i}].size", region.size) for i, region in enumerate(board.memory)]
-    if board.emulator:
-        words.append(("emulator.machine", board.emulator.machine))
-        words.append(("emulator.cpu", board.emulator.cpu or "-"))
-        numbers.append(("emulator.timer_hz", 1 if board.emulator.timer_hz is None else board.emulator.timer_hz))
-    found.extend(
-        f"{key}: {word!r} may hold letters, digits, '.', '_' and '-' only"
-        for key, word in words
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", word)
-    )
-    found.extend(f"{key}: {number} is not greater than 0" for key, number in numbers if number <= 0)
-    found.extend(
-        f"flags: {flag!r} does not select a machine (-m...)"
-        for flag in board.flags
-        if not re.fullmatch(r"-m[a-z0-9.+=-]+", flag)
-    )
-    found.extend(
-        f"boot_block[{i}]: {word:#x} is not a 32-bit word"
-        for i, word in enumerate(board.boot_block)
-        if not 0 <= word <= _WORD
-    )
-    found.extend(_check_console(board.console))
-    found.extend(f"setup[{i}].{fact}" for i, step in enumerate(board.setup) for fact in _check_step(step))
-    found.extend(_check_programmer(board.programmer))
-    if board.stack_size % STACK_GUARD or board.stack_size <= STACK_GUARD:
-        found.append(f"stack_size: {board.stack_size} is not a multiple of {STACK_GUARD} above {STACK_GUARD}")
-    found.extend(_check_architecture(board))
-    names = [region.name for region in board.memory]
-    for i, region in enumerate(board.memory):
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", region.name):
-            found.append(f"memory[{i}].name: {region.name!r} may hold a-z, 0-9 and '_' only")
-        if region.name in names[:i]:
-            found.append(f"memory[{i}].name: a second region {region.name!r}")
-        if not 0 <= region.reserve < region.size:
-            found.append(f"memory[{i}].reserve: {region.reserve} of {region.name}'s {region.size} bytes")
-        if region.origin < 0 or region.end > 1 << 32:
-            found.append(f"memory[{i}]: {region.name} lies outside the 32-bit address space")
-        found.extend(
-            f"memory[{i}]: {region.name} overlaps {other.name}"
-            for other in board.memory[:i]
-            if region.origin < other.end and other.origin < region.end
-        )
-    for key, name in _placed(board.placement):
-        writable = not key.startswith(("code", "blob"))
-        if name not in names:
-            found.append(f"placement.{key}: no memory region {name!r} among {', '.join(names)}")
-        elif board.region(name).writable != writable:
-            found.append(
-                f"placement.{key}: {name} is {board.region(name).kind}, which "
-                + ("cannot be written" if writable else "is empty after a reset; it must be flash")
-            )
-        elif key == "stack" and board.region(name).size < board.stack_size:
-            found.append(f"placement.stack: {name} is smaller than stack_size, {board.stack_size}")
-    if not board.placement.arena:
-        found.append("placement.arena: names no memory region")
-    elif len(set(board.placement.arena)) < len(board.placement.arena):
-        found.append("placement.arena: names a region twice")
-    return found
-
-
-def _check_architecture(board: Board) -> list[str]:
-    """What holds for one kind of core only."""
-    found: list[str] = []
-    timer = {} if board.emulator is None else {key: getattr(board.emulator, key) for key in ("timer", "timer_hz")}
-    if board.architecture == "riscv":
-        if not board.cpu.startswith("rv32"):
-            found.append(f"cpu: {board.cpu!r} has no 32-bit base; write one like 'rv32imc'")
-        if board.features.dsp or board.features.mve:
-            found.append("features: dsp and mve are Arm's; write false")
-        found.extend(f"emulator.{key}: a RISC-V core counts itself; leave it out" for key, x in timer.items() if x)
-    else:
-        asked = {"timer": "the address of a device that counts", "timer_hz": "its ticks a second"}
-        found.extend(f"emulator.{key}: missing; {asked[key]}" for key, x in timer.items() if x is None)
-    if (hz := timer.get("timer_hz")) and hz > 0 and 1_000_000_000 % hz:
-        found.append("emulator.timer_hz: a tick must be a whole number of nanoseconds")
-    return found
-
-
-def baud_rate(console: Console) -> float | None:
-    """What a driver that divides `clock_hz` makes of `baud`; None if the clock is too slow for it."""
-    clock, parts, least = console.clock_hz or 0, 1.0, 16
-    if console.kind == "pl011":
-        parts, least = 4, 64  # in 64ths of 16 cycles
-    elif console.kind == "ns16550":
-        parts, least = 1 / 16, 1
-    divisor = int(clock * parts / console.baud + 0.5)
-    return clock * parts / divisor if divisor >= least else None
-
-
-def _check_console(console: Console) -> Iterator[str]:
-    """A UART needs an address and a clock; a debugger has neither."""
-    semihosting, own_clock = console.kind == "semihosting", console.kind in ("semihosting", "nrf-uarte")
-    for key, absent in (("base", semihosting), ("clock_hz", own_clock)):
-        value = getattr(console, key)
-        if absent and value is not None:
-            yield f"console.{key}: {console.kind} has none; leave it out"
-        elif not absent and value is None:
-            yield f"console.{key}: missing; a {console.kind} needs it"
-    if console.base is not None and (console.base % 4 or not 0 <= console.base <= _WORD):
-        yield f"console.base: {console.base:#x} is not the address of a 32-bit register"
-    if console.baud <= 0:
-        yield f"console.baud: {console.baud} is not greater than 0"
-    elif console.kind == "nrf-uarte":
-        if console.baud not in NRF_BAUD_RATES:
-            rates = ", ".join(map(str, NRF_BAUD_RATES))
-            yield f"console.baud: {console.baud} is not one of {rates}"
-    elif console.clock_hz is not None:
-        rate = baud_rate(console)
-        if rate is None or abs(rate / console.baud - 1) > BAUD_TOLERANCE:
-            got = "too fast" if rate is None else f"{rate:,.0f} at best"
-            yield f"console.baud: {console.baud} is {got} for {console.kind} at this clock"
-
-
-def _check_step(step: Step) -> Iterator[str]:
-    """Words, at the address of one; and a remark that stays in its comment."""
-    if step.address % 4 or not 0 <= step.address <= _WORD:
-        yield f"address: {step.address:#x} is not the address of a 32-bit register"
-    if not 0 < step.mask <= _WORD:
-        yield f"mask: {step.mask:#x} is not a 32-bit word with a bit set"
-    elif step.value & ~step.mask:
-        yield f"value: {step.value:#x} has bits outside the mask {step.mask:#x}"
-    if not re.fullmatch(r"[ -~]+", step.what) or re.search(r"\*/|/\*|\\|\?\?", step.what):
-        yield f"what: {step.what!r} is not one line of plain text, fit for a C comment"
-
-
-def _check_programmer(programmer: Programmer | None) -> Iterator[str]:
-    if programmer is None:
-        return
-    if (programmer.tool == "openocd") != (programmer.script is not None):
-        yield "programmer.script: openocd needs one, such as board/st_nucleo_f7.cfg; other tools have none"
-    elif programmer.script is not None and not re.fullmatch(r"[A-Za-z0-9_./-]+", programmer.script):
-        yield f"programmer.script: {programmer.script!r} may hold letters, digits, '.', '_', '/' and '-' only"
-
-
-def _placed(placement: Placement) -> Iterator[tuple[str, str]]:
-    """Key and region name of all that is placed."""
-    for field in fields(Placement):
-        value = getattr(placement, field.name)
-        if isinstance(value, tuple) and len(value) > 1:
-            yield from ((f"{field.name}[{i}]", name) for i, name in enumerate(value))
-        elif value is not None:
-            yield from ((field.name, name) for name in (value if isinstance(value, tuple) else (value,)))

@@ -62,14 +62,14 @@ def test_a_recipe_changes_what_it_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("layers = 2", "unknown key layers; known: student, teacher, data"),
-        ("[student]\nlayer = 2", "unknown key student.layer; known: layers, hidden"),
-        ("student = 3", "student is not a table"),
-        ("[student]\nlayers = 2.5", "student.layers = 2.5 is not a whole number"),
-        ("[student]\nlayers = true", "student.layers = True is not a whole number"),
-        ("[training]\nbf16 = 1", "training.bf16 = 1 is not true or false"),
-        ("[distil]\nrate = [1, 2, 3]", "not a number or [start, end]"),
-        ("[training]\nmap = [1, 2]", "not a list of [student, teacher] layers"),
+        ("layers = 2", "layers: unknown key; known: student, teacher, data"),
+        ("[student]\nlayer = 2", "student.layer: unknown key; did you mean 'layers'?; known: layers, hidden"),
+        ("student = 3", "student: cannot be 3; give a table"),
+        ("[student]\nlayers = 2.5", "student.layers: cannot be 2.5; give a whole number"),
+        ("[student]\nlayers = true", "student.layers: cannot be True; give a whole number"),
+        ("[training]\nbf16 = 1", "training.bf16: cannot be 1; give true or false"),
+        ("[distil]\nrate = [1, 2, 3]", "distil.rate: cannot be [1, 2, 3]; give a number or [start, end]"),
+        ("[training]\nmap = [1, 2]", "training.map[0]: cannot be 1; give a list of 2"),
         ("[student]\nhidden = 100\nheads = 3", "hidden = 100 does not divide into 3 heads"),
         ("[student]\ntokens = 2", "student.tokens = 2; [CLS], a piece and [SEP] are 3"),
         ("[student]\npieces = 'bpe'", "it is 'teacher' or 'own'"),
@@ -79,7 +79,9 @@ def test_a_recipe_changes_what_it_names(tmp_path: Path) -> None:
         ("[distil]\nhidden = -1", "a weight of distil is negative"),
         ("[distil]\nrate = 0", "it is above 0 at one end"),
         ("[warm_up]\nepochs = 0\n[distil]\nepochs = 0\n[fine_tune]\nepochs = 0", "no phase has an epoch"),
-        ("[student", "is not a TOML file"),
+        ("[distil]\nalpha = nan", "distil.alpha: cannot be nan; give a number"),
+        (f"[student]\nlayers = 0x1{5000 * '0'}", "student.layers: cannot be a number of 20,001 bits"),
+        ("[student", "not a TOML file"),
     ],
 )
 def test_recipes_that_make_no_sense(text: str, expected: str, tmp_path: Path) -> None:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
 
-from slm2c.errors import CompileError, Problem
+from slm2c import toml_file
+from slm2c.toml_file import Fault
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-T = TypeVar("T")
 Pair = tuple[float, float]
 """A value at the start of a phase and at its end."""
 
@@ -151,61 +143,13 @@ def quick(recipe: Recipe) -> Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe of a TOML file. Raises CompileError for what is not in a recipe, or makes no sense."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CompileError(Problem(str(path), "", f"is not a TOML file: {error}")) from error
-    recipe = _record(Recipe(), table, str(path), "")
-    faults = list(_faults(recipe))
-    if faults:
-        raise CompileError(Problem(str(path), "", fact, remedy) for fact, remedy in faults)
+    recipe = toml_file.record(Recipe, toml_file.load(path), str(path), Recipe())
+    toml_file.refuse(str(path), _faults(recipe))
     return recipe
 
 
-def _record(default: T, table: Mapping[str, Any], where: str, prefix: str) -> T:
-    """`default` with the fields that a table gives."""
-    kinds = get_type_hints(type(default))
-    names = [f.name for f in fields(default)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in names:
-            raise CompileError(Problem(where, "", f"has an unknown key {prefix}{key}", f"known: {', '.join(names)}"))
-    found = {}
-    for key, given in table.items():
-        value = getattr(default, key)
-        if is_dataclass(value):
-            if not isinstance(given, dict):
-                raise CompileError(Problem(where, "", f"{prefix}{key} is not a table", f"write [{prefix}{key}]"))
-            found[key] = _record(value, given, where, f"{prefix}{key}.")
-        else:
-            found[key] = _value(given, kinds[key], where, f"{prefix}{key}")
-    return replace(default, **found)  # type: ignore[type-var]
-
-
-def _value(given: Any, kind: Any, where: str, name: str) -> Any:
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    numbers = isinstance(given, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in given)
-    if kind is bool and isinstance(given, bool):
-        return given
-    if kind is int and number and isinstance(given, int):
-        return given
-    if kind is float and number:
-        return float(given)
-    if kind is str and isinstance(given, str):
-        return given
-    if kind == Pair and (number or (numbers and len(given) == 2)):
-        return (float(given), float(given)) if number else (float(given[0]), float(given[1]))
-    if kind == tuple[tuple[int, int], ...] and isinstance(given, list):
-        pairs = [p for p in given if isinstance(p, list) and len(p) == 2 and all(type(x) is int for x in p)]
-        if len(pairs) == len(given):
-            return tuple((a, b) for a, b in pairs)
-    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    wanted = expected.get(kind, "a number or [start, end]" if kind == Pair else "a list of [student, teacher] layers")
-    raise CompileError(Problem(where, "", f"{name} = {given!r} is not {wanted}"))
-
-
-def _faults(recipe: Recipe) -> list[tuple[str, str]]:
-    """(fact, remedy) for each value that makes no sense."""
+def _faults(recipe: Recipe) -> list[Fault]:
+    """What is wrong with values that make no sense."""
     shape, training, found = recipe.student, recipe.training, []
     for name in ("layers", "hidden", "heads", "ffn"):
         if getattr(shape, name) < 1:
