@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slm2c import __version__, report, report_html, samples, toolchain, validate
+from slm2c import __version__, process, report, report_html, samples, toolchain, validate
 from slm2c.calibrate import Sample
 from slm2c.compile import Progress
 from slm2c.emit import class_count
@@ -227,5 +227,5 @@ def _run(output: Output, exe: Path, args: Sequence[str], stdin: bytes = b"") -> 
     if result.exit_code == 2:
         raise CompileError(Problem(str(output.folder), "", result.output.strip(), "build it again"))
     if result.exit_code not in (0, 1):
-        raise toolchain.ToolError(f"{exe.name} ended with code {result.exit_code}", [str(exe), *args], result.output)
+        raise process.ToolError(f"{exe.name} ended with code {result.exit_code}", [str(exe), *args], result.output)
     return result.output

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm2c import elf, image, toolchain
+from slm2c import elf, image, process, toolchain
 from slm2c.board import Board, Placement, emulated
+from slm2c.board_tools import blaming
 from slm2c.elf import StackBound
 from slm2c.emit import LINE_BYTES
 from slm2c.errors import CompileError
@@ -98,7 +99,7 @@ def footprint(
                 counted = Emulated(host.name, versions["qemu"] or "", tuple(_run(same, host, tokens, texts)))
         except CompileError as error:
             counted = str(error)
-        except toolchain.ToolError as error:  # an emulator that is too old, or slow: what is linked counts all the same
+        except process.ToolError as error:  # an emulator that is too old, or slow: what is linked counts all the same
             counted = error.fact
         return Footprint(found, firmware.placement, stacks, versions["cross_cc"] or "", counted)
 
@@ -110,7 +111,7 @@ def runs(
     each number of `tokens`, then each of `texts`, if the model takes text. Raises CompileError without cross compiler
     or QEMU.
     """
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
+    with tempfile.TemporaryDirectory(prefix="slm2c-") as work, blaming(board):
         return tuple(_run(image_of(folder, name, board, Path(work)), board, tokens, texts))
 
 
@@ -121,7 +122,7 @@ def _run(firmware: Firmware, board: Board, tokens: Sequence[int], texts: Sequenc
     (work / "texts.txt").write_bytes(b"".join(lines))
     result = toolchain.run_qemu(firmware.elf, board, [str(n) for n in tokens], cwd=work)
     if result.exit_code != 0:
-        raise toolchain.ToolError(f"test/cost.c ended with code {result.exit_code}", [board.name], result.output)
+        raise process.ToolError(f"test/cost.c ended with code {result.exit_code}", [board.name], result.output)
     found = []
     for entry, *words in (line.split() for line in result.output.splitlines()):
         count, instructions, stack, index, score = [*map(int, words), 0, 0][:5]
@@ -135,6 +136,7 @@ def image_of(folder: Path, name: str, board: Board, work: Path) -> Firmware:
     """
     work.mkdir(exist_ok=True)
     sources = [folder / f"{name}.c", folder / "test" / "cost.c", *sorted((folder / "slm").glob("*.c"))]
-    return toolchain.build_firmware(
-        sources, board, work / "cost.elf", includes=[folder, folder / "slm"], blob=folder / f"{name}_blob.bin"
-    )
+    with blaming(board):
+        return toolchain.build_firmware(
+            sources, board, work / "cost.elf", includes=[folder, folder / "slm"], blob=folder / f"{name}_blob.bin"
+        )

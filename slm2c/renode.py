@@ -16,7 +16,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from slm2c import toolchain
+from slm2c import process, toolchain
 from slm2c.board import Board, Console, ConsoleKind
 from slm2c.errors import CompileError, Problem, printable
 from slm2c.resources import templates
@@ -105,7 +105,7 @@ def find() -> Renode:
     if path is None:
         remedy = "install it from https://renode.io and add it to PATH; `slm2c renode` writes what it would run"
         raise CompileError(Problem("renode", "", "not found", remedy))
-    said = toolchain.run([path, "--version"], timeout=60).output
+    said = process.run([path, "--version"], timeout=60).output
     version = parse_version(said)
     if version is None:
         raise CompileError(Problem(path, "", f"does not say its version but {said.strip()!r}", "install it again"))
@@ -152,7 +152,7 @@ def write(
     console = uart(board)
     toolchain.build_firmware(
         sources,
-        replace(board, emulator=None, flags=_flags(board, version)),
+        replace(_known_core(board, version), emulator=None),
         folder / IMAGE,
         includes=includes,
         defines=["SLM_TRACE", f"{_DRIVERS[console.kind]}={console.base:#x}u"],
@@ -163,11 +163,13 @@ def write(
     (folder / SCRIPT).write_text(script(board, name), encoding="utf-8")
 
 
-def _flags(board: Board, version: Version | None) -> tuple[str, ...]:
-    """The board's, without instructions that an older Renode does not know."""
-    if (version is not None and version >= FPV5) or require_modelled(board).since >= FPV5:
-        return board.flags
-    return tuple(re.sub(r"-mfpu=fpv5.*", "-mfpu=fpv4-sp-d16", flag) for flag in board.flags)
+def _known_core(board: Board, version: Version | None) -> Board:
+    """The board without instructions that an older Renode does not know."""
+    fpu = board.features.fpu
+    if not fpu.startswith("fpv5") or (version or OLDEST) >= FPV5 or require_modelled(board).since >= FPV5:
+        return board
+    flags = tuple("-mfpu=fpv4-sp-d16" if flag == f"-mfpu={fpu}" else flag for flag in board.flags)
+    return replace(board, flags=flags, features=replace(board.features, fpu="fpv4-sp-d16"))
 
 
 def uart(board: Board) -> Console:
@@ -223,7 +225,7 @@ def write_console(folder: Path, board: Board, name: str) -> None:
     (folder / CONSOLE).write_text(text, encoding="utf-8")
 
 
-def run(folder: Path, renode: Renode) -> toolchain.RunResult:
+def run(folder: Path, renode: Renode) -> process.RunResult:
     """Run SCRIPT of `folder` and leave trace.bin and LOG there; exit code and text are those of the image.
 
     Raises CompileError, with the log's place, if Renode warns, fails or takes too long, or the image does not end.
@@ -232,8 +234,8 @@ def run(folder: Path, renode: Renode) -> toolchain.RunResult:
     (folder / UART).unlink(missing_ok=True)
     try:
         # The script does not quit, so that someone who opens it can look around.
-        result = toolchain.run([renode.path, *_OPTIONS, SCRIPT, "-e", "quit"], cwd=folder, timeout=TIMEOUT)
-    except toolchain.ToolError as late:
+        result = process.run([renode.path, *_OPTIONS, SCRIPT, "-e", "quit"], cwd=folder, timeout=TIMEOUT)
+    except process.ToolError as late:
         log.write_text(late.output, encoding="utf-8")
         raise _failed(f"did not end within {TIMEOUT:g} s", log) from None
     log.write_text(result.output, encoding="utf-8")
@@ -247,7 +249,7 @@ def run(folder: Path, renode: Renode) -> toolchain.RunResult:
         said = f" after it printed {text.strip()!r}" if text.strip() else ""
         raise _failed(f"ran an image that did not come to its end{said}; {len(output):,} bytes left its UART", log)
     (folder / "trace.bin").write_bytes(trace)
-    return toolchain.RunResult(code, text, result.seconds)
+    return process.RunResult(code, text, result.seconds)
 
 
 def read_frames(data: bytes) -> tuple[str, bytes, int | None]:

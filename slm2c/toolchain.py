@@ -1,29 +1,25 @@
 """C compilers and QEMU as subprocesses: build a program for this machine or for a board, and run it.
 
-Every program gets templates/firmware/slm_port.h and one of its implementations. Nothing here goes through
-a shell; every child has a timeout and, with whatever it started, is dead when the call returns or raises.
-POSIX only.
+Every program gets templates/firmware/slm_port.h and one of its implementations.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import tempfile
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slm2c.board import STACK_GUARD, Architecture, Board, Placement
+from slm2c.board_tools import complaint, require_flags
 from slm2c.errors import CompileError, Problem
+from slm2c.process import RunResult, ToolError, build, child, expect_success, run
 from slm2c.resources import data_dir, templates
 
 WARNINGS = (
@@ -44,8 +40,6 @@ WARNINGS = (
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
 
 JOBS = min(4, os.cpu_count() or 1)
-BUILD_TIMEOUT = 300.0
-"""Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
 
 HOT_KERNELS = ("slm_linear", "slm_attention", "slm_matmul", "slm_conv2d")
 """How the files of runtime_c begin that hold the loops over multiply-accumulates; they go to a board's `hot` memory."""
@@ -64,14 +58,6 @@ slm_{name}_size:
     .4byte slm_{name}_end - slm_{name}
 """
 """A file in the image: slm_NAME and slm_NAME_size of templates/firmware."""
-
-
-class ToolError(AssertionError):
-    """A compiler refused what slm2c wrote, or a program did not end: our fault, in the tool's own words."""
-
-    def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
-        self.fact, self.command, self.output = fact, tuple(command), output
-        super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
 
 
 class Misfit(CompileError):
@@ -145,15 +131,6 @@ class Firmware:
         return tuple(path.with_suffix(".ci") for path in self.objects.values())
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """How a program ended: exit code (-N if signal N killed it), stdout and stderr as printed, seconds."""
-
-    exit_code: int
-    output: str
-    seconds: float
-
-
 def host_cc() -> tuple[str, ...]:
     """The C compiler of this machine as the start of a command: $CC, else the first of cc, gcc, clang."""
     chosen = shlex.split(os.environ.get("CC", ""))
@@ -172,7 +149,7 @@ def cross_cc(architecture: Architecture = "arm") -> str:
     found = shutil.which(command)
     if not found:
         raise _missing(command, tools.packages, otherwise)
-    version = _build([found, "-dumpversion"]).strip()
+    version = build([found, "-dumpversion"]).strip()
     if int(version.split(".")[0]) < 10:  # -fcallgraph-info, which the stack bound needs
         raise CompileError(Problem(command, "", f"is GCC {version}", f"install GCC 10 or newer {otherwise}"))
     return os.path.abspath(found)
@@ -195,16 +172,14 @@ def make_image(folder: Path, architecture: Architecture, work: Path) -> Path:
             if entry.name not in (folder.name, "build"):
                 (target / entry.name).symlink_to(entry)
     try:
-        _build(
+        build(
             [make, f"-j{JOBS}", f"CROSS={compiler.name.removesuffix('gcc')}", "BUILD=build"],
             cwd=mirror,
             path=compiler.parent,
         )
     except ToolError as error:
-        lines = [line for line in error.output.splitlines() if re.search(r"error:|undefined|overflowed", line)]
-        complaint = lines[0] if lines else "make failed"
         remedy = "`make` there shows why; `slm2c build` makes the folder anew"
-        raise CompileError(Problem(str(folder), "", f"does not build: {complaint.strip()}", remedy)) from error
+        raise CompileError(Problem(str(folder), "", f"does not build: {complaint(error)}", remedy)) from error
     return mirror / "build"
 
 
@@ -226,7 +201,7 @@ def tool_versions(architecture: Architecture = "arm") -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
     for name, find in finders.items():
         try:
-            versions[name] = _build([*find(), "--version"]).splitlines()[0]
+            versions[name] = build([*find(), "--version"]).splitlines()[0]
         except CompileError:
             versions[name] = None
     return versions
@@ -235,7 +210,7 @@ def tool_versions(architecture: Architecture = "arm") -> dict[str, str | None]:
 def _c_library(cc: str, architecture: Architecture) -> list[str]:
     """Options that select the C library: Debian's compiler for RISC-V comes without one, and picolibc is beside it."""
     specs = "picolibc.specs"
-    if architecture == "riscv" and _build([cc, f"-print-file-name={specs}"]).strip() != specs:
+    if architecture == "riscv" and build([cc, f"-print-file-name={specs}"]).strip() != specs:
         return [f"--specs={specs}"]
     return []
 
@@ -260,7 +235,7 @@ def build_host(
     compiler = [*cc, *WARNINGS, *flags]
     sources = [*sources, port / "port_host.c"]
     objects = _compile(compiler, sources, _build_folder(output), [port, *includes], defines, extra)
-    _build([*cc, *flags, *map(str, objects.values()), "-o", str(output), *extra])
+    build([*cc, *flags, *map(str, objects.values()), "-o", str(output), *extra])
     return output
 
 
@@ -285,6 +260,7 @@ def build_firmware(
     if the image does not fit the board's memory, ToolError if the compiler or linker refuses the code.
     """
     cc, port, folder = cross_cc(board.architecture), data_dir("templates") / "firmware", _build_folder(output)
+    require_flags(cc, board)
     flags, extra = [*board.flags, *_c_library(cc, board.architecture), opt], tuple(extra)
     timer, emulator = [], board.emulator
     if emulator is not None and emulator.timer is not None:
@@ -301,7 +277,7 @@ def build_firmware(
         if path is not None:
             shutil.copyfile(path, folder / f"{name}.bin")
             (folder / f"{name}.s").write_text(INCBIN.format(name=name), encoding="utf-8")
-            _build([cc, *board.flags, "-c", f"{name}.s", "-o", f"{name}.o"], cwd=folder)
+            build([cc, *board.flags, "-c", f"{name}.s", "-o", f"{name}.o"], cwd=folder)
             inputs.append(str(folder / f"{name}.o"))
     script, link_map = folder / "firmware.ld", folder / "firmware.map"
     # -Xlinker, because -Wl splits a path at its commas.
@@ -312,7 +288,7 @@ def build_firmware(
         text = linker_script(placed, "test and validation images", "*-{}*.o")
         script.write_text(text, encoding="utf-8")
         try:
-            _build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
+            build([cc, *flags, *layout, *inputs, "-o", str(output), *extra])
             return Firmware(output, link_map, objects, placement)
         except ToolError as error:
             over = re.findall(r"region `(\w+)' overflowed by (\d+) bytes?", error.output)
@@ -368,7 +344,11 @@ def run_qemu(
     counted = ["-icount", "shift=0,align=off,sleep=off"]
     semihosting = ["-semihosting-config", f"enable=on,target=native{words}"]
     command = [qemu(board.architecture), *machine, *counted, *semihosting, "-kernel", str(elf.absolute())]
-    return run(command, cwd=cwd, timeout=timeout)
+    result = run(command, cwd=cwd, timeout=timeout)
+    if refused := re.match(rf"{tools.qemu}: (.*)", result.output):  # its first words, before any of the image
+        remedy = f"correct [emulator] in the board's file; `{tools.qemu} -M help` lists the machines"
+        raise CompileError(Problem(board.name, "", f"QEMU refuses it: {refused[1].strip()}", remedy))
+    return result
 
 
 def _missing(what: str, packages: str, otherwise: str) -> CompileError:
@@ -400,81 +380,8 @@ def _compile(
         running: deque[tuple[list[str], subprocess.Popen[bytes]]] = deque()
         for command in commands:
             if len(running) == JOBS:
-                _expect_success(*running.popleft())
-            running.append((command, stack.enter_context(_child(command))))
+                expect_success(*running.popleft())
+            running.append((command, stack.enter_context(child(command))))
         while running:
-            _expect_success(*running.popleft())
+            expect_success(*running.popleft())
     return objects
-
-
-def _build(command: Sequence[str], cwd: Path | None = None, path: Path | None = None) -> str:
-    """Run one tool to its end, with `path` before all of PATH; what it printed."""
-    with _child(command, cwd, path) as child:
-        return _expect_success(command, child)
-
-
-def _expect_success(command: Sequence[str], child: subprocess.Popen[bytes]) -> str:
-    output = _output(command, child, BUILD_TIMEOUT)
-    if child.returncode != 0:
-        if os.strerror(errno.ENOSPC) in output:
-            remedy = "make room there, or set TMPDIR to another folder"
-            raise CompileError(Problem(tempfile.gettempdir(), "", "is full, and compilers work there", remedy))
-        raise ToolError(f"{Path(command[0]).name} failed with exit code {child.returncode}", command, output)
-    return output
-
-
-def run(command: Sequence[str], *, cwd: Path | None = None, timeout: float, stdin: bytes = b"") -> RunResult:
-    """Run a command on `stdin`; ToolError with what it printed if it takes longer than `timeout` seconds."""
-    start = time.monotonic()
-    with _child(command, cwd) as child:
-        output = _output(command, child, timeout, stdin)
-    return RunResult(child.returncode, output, time.monotonic() - start)
-
-
-def _output(command: Sequence[str], child: subprocess.Popen[bytes], timeout: float, stdin: bytes = b"") -> str:
-    """What `child` prints until it ends."""
-    try:
-        return child.communicate(stdin, timeout=timeout)[0].decode("utf-8", "replace")
-    except subprocess.TimeoutExpired as late:
-        printed = (late.output or b"").decode("utf-8", "replace")
-        fact = f"{Path(command[0]).name} did not end within {timeout:g} s"
-        raise ToolError(fact, command, printed) from None
-
-
-@contextmanager
-def _child(
-    command: Sequence[str], cwd: Path | None = None, path: Path | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own, with a folder of its own for what it keeps while it runs.
-
-    When the block is left, by Ctrl-C too, the group is killed and the folder is gone: GCC, killed, removes nothing.
-    """
-    # A signal between the start and the `try` would leave a process behind.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        with tempfile.TemporaryDirectory(prefix="slm2c-", ignore_cleanup_errors=True) as scratch:
-            child = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=os.environ | {"LC_ALL": "C", "TMPDIR": scratch} | _first_on_path(path),  # what tools print is read
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                yield child
-            finally:
-                if child.poll() is None:
-                    os.killpg(child.pid, signal.SIGKILL)
-                    child.wait()
-                for stream in (child.stdin, child.stdout):
-                    assert stream is not None
-                    stream.close()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _first_on_path(folder: Path | None) -> dict[str, str]:
-    return {} if folder is None else {"PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slm2c import fixedpoint, renode, samples, toolchain
+from slm2c import fixedpoint, process, renode, samples, toolchain
 from slm2c.board import Board, emulated, load_board
+from slm2c.board_tools import blaming
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder
@@ -140,7 +141,7 @@ def _in_folder(climb: Callable[[Path], Rung]) -> Rung:
         rung = climb(work)
         keep = rung.mismatches > 0
         return replace(rung, kept=str(work)) if keep else rung
-    except (CompileError, toolchain.ToolError) as error:
+    except (CompileError, process.ToolError) as error:
         keep = str(work) in str(error)
         raise
     finally:
@@ -169,7 +170,7 @@ def host_rung(
     )
     (work / "blob.bin").write_bytes((folder / f"{name}_blob.bin").read_bytes())
 
-    def run() -> toolchain.RunResult:
+    def run() -> process.RunResult:
         return toolchain.run_host(exe, cwd=work, timeout=600)
 
     return _compare("sanitize" if sanitize else "host", graph, samples, work, run)
@@ -179,20 +180,21 @@ def qemu_rung(
     folder: Path, name: str, graph: Graph, samples: Sequence[Sample], work: Path, board: Board, *, opt: str = "-O2"
 ) -> Rung:
     """Compare the C built for `board` and run in QEMU."""
-    firmware = toolchain.build_firmware(
-        sources(folder, name),
-        board,
-        work / "validate.elf",
-        includes=[folder, folder / "slm"],
-        defines=["SLM_TRACE"],
-        blob=folder / f"{name}_blob.bin",
-        opt=opt,
-    )
+    with blaming(board):
+        firmware = toolchain.build_firmware(
+            sources(folder, name),
+            board,
+            work / "validate.elf",
+            includes=[folder, folder / "slm"],
+            defines=["SLM_TRACE"],
+            blob=folder / f"{name}_blob.bin",
+            opt=opt,
+        )
 
-    def run() -> toolchain.RunResult:
-        return toolchain.run_qemu(firmware.elf, board, cwd=work, timeout=600)
+        def run() -> process.RunResult:
+            return toolchain.run_qemu(firmware.elf, board, cwd=work, timeout=600)
 
-    return _compare(f"qemu {board.name}", graph, samples, work, run)
+        return _compare(f"qemu {board.name}", graph, samples, work, run)
 
 
 def renode_rung(
@@ -200,11 +202,12 @@ def renode_rung(
 ) -> Rung:
     """Compare the C built for `board` and run in Renode."""
 
-    def run() -> toolchain.RunResult:
+    def run() -> process.RunResult:
         write_renode(folder, name, graph, samples, work, board, tool.version)
         return renode.run(work, tool)
 
-    return _compare(f"renode {tool.release} {board.name}", graph, samples, work, run)
+    with blaming(board):
+        return _compare(f"renode {tool.release} {board.name}", graph, samples, work, run)
 
 
 def write_renode(
@@ -249,22 +252,22 @@ def sources(folder: Path, name: str) -> list[Path]:
 
 
 def _compare(
-    rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], toolchain.RunResult]
+    rung: str, graph: Graph, samples: Sequence[Sample], work: Path, run: Callable[[], process.RunResult]
 ) -> Rung:
     write_samples(work / "samples.bin", graph, samples)
     log = work / "run.log"
     try:
         result = run()
-    except toolchain.ToolError as error:
+    except process.ToolError as error:
         log.write_text(error.output, encoding="utf-8")
-        raise toolchain.ToolError(f"{error.fact}; what it left is in {work}", error.command, error.output) from None
+        raise process.ToolError(f"{error.fact}; what it left is in {work}", error.command, error.output) from None
     log.write_text(result.output, encoding="utf-8")
     # 2: a status of init or run; 3: a file that the program cannot read or write.
     if fact := {2: "the C refuses to run", 3: "the validation program says"}.get(result.exit_code):
         raise CompileError(Problem(rung, "", f"{fact}: {result.output.strip()}", "build the folder again"))
     if result.exit_code != 0:
         fact = f"the validation program ended with code {result.exit_code}; what it left is in {work}"
-        raise toolchain.ToolError(fact, [rung], result.output)
+        raise process.ToolError(fact, [rung], result.output)
     numbers = tensor_numbers(graph)
     traced = read_trace(work / "trace.bin")
     tensors = mismatches = 0

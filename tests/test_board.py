@@ -5,7 +5,6 @@ import datetime
 import itertools
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,18 @@ import pytest
 
 from slm2c import budget, importer, output
 from slm2c.board import Board, MemoryRegion, board_from_table, emulated, list_boards, load_board
+from slm2c.board_tools import blaming, require_flags
 from slm2c.build import build
 from slm2c.compile import Options
 from slm2c.emit import Texts
 from slm2c.errors import CompileError
 from slm2c.lower import sketch, target_of
 from slm2c.passes import fuse
+from slm2c.process import ToolError
 from slm2c.resources import data_dir
 from slm2c.toolchain import cross_cc
 from slm2c.validate import ladder
-from tests.boards import board_params
+from tests.boards import MARKS, board_params
 from tests.generated import text_folder
 
 REFERENCE = (data_dir("boards") / "generic-m7-512k-4m.toml").read_text(encoding="utf-8")
@@ -105,14 +106,64 @@ def test_the_serial_flash_of_the_discovery_is_mapped_as_its_memory_says() -> Non
 @pytest.mark.parametrize("name", board_params())
 def test_features_are_what_the_compiler_makes_of_the_flags(name: str) -> None:
     board = load_board(name)
-    command = [cross_cc(board.architecture), *board.flags, "-E", "-dM", "-xc", "/dev/null"]
-    macros = dict(re.findall(r"^#define (\w+) (\w+)$", subprocess.check_output(command, text=True), re.MULTILINE))
-    assert board.features.dsp == ("__ARM_FEATURE_DSP" in macros)
-    assert board.features.mve == ("__ARM_FEATURE_MVE" in macros)
-    assert board.architecture == ("riscv" if macros.get("__riscv_xlen") == "32" else "arm")
-    assert ("__riscv_flen" in macros) <= (board.features.fpu != "none")
-    precision = int(macros.get("__ARM_FP", "0"), 0)  # bit 2: single, bit 3: double (Arm C Language Extensions)
-    assert precision & 12 == {"none": 0, "fpv4-sp-d16": 4, "fpv5-sp-d16": 4, "fpv5-d16": 12}[board.features.fpu]
+    require_flags(cross_cc(board.architecture), board)
+    other = dataclasses.replace(board.features, dsp=not board.features.dsp, mve=not board.features.mve)
+    with pytest.raises(CompileError) as caught:
+        require_flags(cross_cc(board.architecture), dataclasses.replace(board, features=other))
+    assert [p.reason.split(":")[0] for p in caught.value.problems] == ["features.dsp", "features.mve"]
+
+
+M7, RV = "generic-m7-512k-4m", "qemu-rv32"
+
+
+@pytest.mark.parametrize(
+    "name, flags, message",
+    [
+        pytest.param(*case, marks=MARKS[load_board(case[0]).architecture])
+        for case in [
+            (M7, "-mcpu=cortex-m7 -mthumb -mnonsense", r"flags: the compiler refuses .* -mnonsense: .*nonsense"),
+            (M7, "-mcpu=cortex-m7 -mthumb -mfpu=fpv9", r"flags: the compiler refuses .*: .*fpv9"),
+            (M7, "-mcpu=cortex-m7 -march=armv6-m -mthumb", r"flags: the compiler refuses .*: .*conflicts"),
+            (M7, "-mcpu=cortex-m7 -mthumb -mbig-endian", r"flags: .* does not select a little-endian cortex-m7"),
+            (M7, "", r"flags: .* does not select a little-endian cortex-m7"),
+            (
+                M7,
+                "-mcpu=cortex-m7 -mthumb -mfloat-abi=soft",
+                r"features\.fpu: 'fpv5-d16' is not what the compiler makes",
+            ),
+            (RV, "-march=rv32imc -mabi=lp64", r"flags: the compiler refuses .*: .*ABI"),
+            (RV, "", r"flags: .* does not select a little-endian rv32imc"),
+        ]
+    ],
+)
+def test_flags_that_the_compiler_refuses_are_the_board_s(
+    name: str, flags: str, message: str, classifier: Path, tmp_path: Path
+) -> None:
+    board = dataclasses.replace(load_board(name), name="mine", flags=tuple(flags.split()))
+    with pytest.raises(CompileError, match=f"'mine': {message}"):
+        build(classifier, tmp_path / "out", board, Options(method="minmax"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.qemu
+def test_what_does_not_link_or_run_on_a_board_of_ones_own_is_the_board_s(classifier: Path, tmp_path: Path) -> None:
+    board = load_board("mps2-an500")
+    assert board.emulator is not None
+    machine = dataclasses.replace(board, name="mine", emulator=dataclasses.replace(board.emulator, machine="none-such"))
+    made = build(classifier, tmp_path / "out", machine, Options(method="minmax"))
+    assert "'mine': QEMU refuses it: unsupported machine type" in made["measured"]["emulated"]["reason"]
+    with pytest.raises(CompileError, match=r"'mine': QEMU refuses it: unsupported machine type; correct \[emulator\]"):
+        ladder(output.read(tmp_path / "out"), ["qemu"], [], 1)
+    error = ToolError("gcc failed", ["gcc"], "x.c:1: note: a\nx.c:1: error: b\n")
+    with (
+        pytest.raises(CompileError, match=r"'mine': gcc failed: x\.c:1: error: b; its flags: -mcpu=cortex-m7"),
+        blaming(machine),
+    ):
+        raise error
+    for ours in (board, emulated(load_board("stm32f746g-disco"))):
+        assert ours is not None
+        with pytest.raises(ToolError), blaming(ours):
+            raise error
 
 
 def test_a_board_is_a_file(tmp_path: Path) -> None:

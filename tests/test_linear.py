@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm2c import toolchain
+from slm2c import process, toolchain
 from slm2c.board import load_board
 from slm2c.ir import Graph, Node, Quant, Tensor, const_tensor
 from slm2c.ops import linear
@@ -145,7 +145,7 @@ def test_packed_equals_numpy(tmp_path: Path) -> None:
 def test_packed_equals_numpy_on_cortex_m(name: str, tmp_path: Path) -> None:
     board = load_board(name)
 
-    def run(sources: list[Path]) -> toolchain.RunResult:
+    def run(sources: list[Path]) -> process.RunResult:
         image = toolchain.build_firmware(sources, board, tmp_path / "kernels.elf", includes=[data_dir("runtime_c")])
         return toolchain.run_qemu(image.elf, board, cwd=tmp_path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm2c import toolchain
+from slm2c import process, toolchain
 from slm2c.board import load_board
 from slm2c.fixedpoint import INT_RANGE
 from slm2c.ops import TABLE
@@ -30,7 +30,7 @@ def trials_of(*names: str) -> list[kernels.Trial]:
     ]
 
 
-def check_c(folder: Path, trials: list[kernels.Trial], run: Callable[[list[Path]], toolchain.RunResult]) -> None:
+def check_c(folder: Path, trials: list[kernels.Trial], run: Callable[[list[Path]], process.RunResult]) -> None:
     """Build and run the trials in C, by a function of the sources, and compare every result bit for bit."""
     order = kernels.write_program(folder, trials)
     used = {trial.variant.op.name: trial.variant.op for trial in trials}
@@ -41,10 +41,10 @@ def check_c(folder: Path, trials: list[kernels.Trial], run: Callable[[list[Path]
         np.testing.assert_array_equal(actual, expected, err_msg=title)
 
 
-def run_sanitized(folder: Path) -> Callable[[list[Path]], toolchain.RunResult]:
+def run_sanitized(folder: Path) -> Callable[[list[Path]], process.RunResult]:
     """On this machine, under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
-    def run(sources: list[Path]) -> toolchain.RunResult:
+    def run(sources: list[Path]) -> process.RunResult:
         includes = [data_dir("runtime_c")]
         program = toolchain.build_host(sources, folder / "kernels", includes=includes, sanitize=True, opt="-O1")
         return toolchain.run_host(program, cwd=folder)
@@ -97,7 +97,7 @@ def test_c_equals_numpy_with_clang(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_c_equals_numpy_on_cortex_m(name: str, tmp_path: Path) -> None:
     board = load_board(name)
 
-    def run(sources: list[Path]) -> toolchain.RunResult:
+    def run(sources: list[Path]) -> process.RunResult:
         image = toolchain.build_firmware(sources, board, tmp_path / "kernels.elf", includes=[data_dir("runtime_c")])
         return toolchain.run_qemu(image.elf, board, cwd=tmp_path)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from slm2c import cli, output, renode, show, toolchain, validate
+from slm2c import cli, output, process, renode, show, toolchain, validate
 from slm2c.board import Console, MemoryRegion, list_boards, load_board
 from slm2c.build import build
 from slm2c.compile import Options
@@ -270,7 +270,7 @@ def test_a_fault_of_the_image_is_reported(built: Built, stand_in: Path, tmp_path
     program = tmp_path / "out" / "test" / "validate.c"
     text = program.read_text().replace("    uint32_t count;\n", "    uint32_t count;\n    __builtin_trap();\n", 1)
     program.write_text(text)
-    with pytest.raises(toolchain.ToolError, match=r"ended with code 99; what it left is in (\S+)") as caught:
+    with pytest.raises(process.ToolError, match=r"ended with code 99; what it left is in (\S+)") as caught:
         ladder(output.read(tmp_path / "out"), ["renode"], ["mps2-an500"], 1)
     assert "fault: exception 0x00000003, pc" in str(caught.value)
     (kept,) = stand_in.iterdir()
@@ -280,11 +280,11 @@ def test_a_fault_of_the_image_is_reported(built: Built, stand_in: Path, tmp_path
 def test_a_program_that_does_not_end_leaves_its_log(
     host_cc: str, built: Built, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run_host(*_: object, **__: object) -> toolchain.RunResult:
-        raise toolchain.ToolError("validate did not end within 600 s", ["validate"], "so far")
+    def run_host(*_: object, **__: object) -> process.RunResult:
+        raise process.ToolError("validate did not end within 600 s", ["validate"], "so far")
 
     monkeypatch.setattr(toolchain, "run_host", run_host)
-    with pytest.raises(toolchain.ToolError, match=r"within 600 s; what it left is in (\S+)") as caught:
+    with pytest.raises(process.ToolError, match=r"within 600 s; what it left is in (\S+)") as caught:
         ladder(built.output, ["host"], [], 1)
     (kept,) = stand_in.iterdir()
     assert str(kept) in str(caught.value) and (kept / "run.log").read_text() == "so far"

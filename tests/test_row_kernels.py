@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slm2c import toolchain
+from slm2c import process, toolchain
 from slm2c.board import load_board
 from slm2c.ir import Array, Node, Tensor
 from slm2c.ops import TABLE, attention, lut
@@ -167,7 +167,7 @@ def test_rows_longer_than_the_heads(tmp_path: Path) -> None:
 def test_random_shapes_on_cortex_m(board: str, tmp_path: Path) -> None:
     chosen = load_board(board)
 
-    def run(sources: list[Path]) -> toolchain.RunResult:
+    def run(sources: list[Path]) -> process.RunResult:
         image = toolchain.build_firmware(sources, chosen, tmp_path / "kernels.elf", includes=[data_dir("runtime_c")])
         return toolchain.run_qemu(image.elf, chosen, cwd=tmp_path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from slm2c import toolchain
+from slm2c import process
 from slm2c.board import Architecture, Board, load_board
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
@@ -180,7 +180,7 @@ def test_a_tool_that_is_killed_leaves_no_temporary_files(tmp_path: Path, monkeyp
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = ["sh", "-c", 'echo .text >"$TMPDIR/ccX.s"; ls "$TMPDIR"; sleep 30']
     with pytest.raises(ToolError, match=r"did not end within 1 s") as caught:
-        toolchain.run(command, timeout=1)
+        process.run(command, timeout=1)
     assert caught.value.output == "ccX.s\n"
     assert not list(tmp_path.iterdir())
 

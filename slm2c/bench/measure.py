@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slm2c import costs, cycles, elf, output, toolchain
+from slm2c import costs, cycles, elf, output, process, toolchain
 from slm2c.bench.results import Element, Op, Total
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, compile_model
@@ -186,6 +186,6 @@ def _rows(firmware: Firmware, board: Board) -> list[tuple[int, int]]:
     """The pairs of numbers that the program prints."""
     result = toolchain.run_qemu(firmware.elf, board, timeout=600)
     if result.exit_code != 0:
-        raise toolchain.ToolError(f"the benchmark ended with code {result.exit_code}", [board.name], result.output)
+        raise process.ToolError(f"the benchmark ended with code {result.exit_code}", [board.name], result.output)
     pairs = [[int(word) for word in line.split()] for line in result.output.splitlines()]
     return [(n, value) for n, value in pairs]

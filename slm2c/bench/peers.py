@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm2c import toolchain
+from slm2c import process, toolchain
 from slm2c.bench.measure import render
 from slm2c.bench.results import Peer
 from slm2c.board import Board
@@ -53,7 +53,7 @@ def measure(folder: Path, layers: Layers, board: Board, tokens: Sequence[int], w
     try:
         image = toolchain.build_firmware([program], board, work / "cmsis_nn.elf", extra=extra)
         result = toolchain.run_qemu(image.elf, board, timeout=600)
-    except toolchain.ToolError as error:
+    except process.ToolError as error:
         said = re.search(r"error: (.*)|undefined reference.*", error.output)
         fact = f"cannot be used for {board.name}: {said[0] if said else error}"
         raise CompileError(Problem(str(library), "", fact, _BUILD)) from error
