@@ -26,7 +26,7 @@ def require_flags(cc: str, board: Board) -> None:
         fact = f"flags: the compiler refuses {' '.join(board.flags)}: {complaint(error)}"
         raise CompileError(Problem(board.name, "", fact, "correct them in the board's file")) from error
     if board.architecture == "riscv":
-        found = {"dsp": False, "mve": False, "fpu": "__riscv_flen" in macros}
+        found: dict[str, object] = {"dsp": False, "mve": False, "fpu": "__riscv_flen" in macros}
         right = macros.get("__riscv_xlen") == "32"
     else:
         found = {

@@ -18,18 +18,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import Section, SymbolTableSection
 
 from slm2c.board import MemoryRegion
-
-_PARTS = {
-    ".slm_hot": "code",
-    ".text": "code",
-    ".rodata": "code",
-    ".slm_blob": "blob",
-    ".data": "data",
-    ".bss": "bss",
-    ".slm_arena": "arena",
-    ".slm_stack": "stack",
-}
-"""The output sections of templates/firmware/firmware.ld.j2, and the field of `Sizes` that counts them."""
+from slm2c import sections
 
 LIBRARY_STACK: Mapping[str, int] = MappingProxyType(
     {
@@ -69,7 +58,9 @@ them in the disassembly; the compiler's figures are without them."""
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of an image or of some of its objects. `code` is instructions and constants, without the blob."""
+    """Bytes of an image or of some of its objects. `code` is instructions and constants, without the blob; `other` what
+    firmware.ld does not place by name.
+    """
 
     code: int = 0
     blob: int = 0
@@ -77,6 +68,7 @@ class Sizes:
     bss: int = 0
     arena: int = 0
     stack: int = 0
+    other: int = 0
 
     @property
     def flash(self) -> int:
@@ -125,16 +117,12 @@ class StackBound:
 
 
 def elf_sizes(elf: Path) -> Sizes:
-    """What the whole image takes, start-up code, C library and alignment gaps inside a section included.
-
-    Raises AssertionError if the image has a section that firmware.ld does not place.
-    """
+    """What the whole image takes, start-up code, C library and alignment gaps inside a section included."""
     total: Counter[str] = Counter()
     with elf.open("rb") as file:
-        for section in ELFFile(file).iter_sections():
-            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section["sh_size"]:
-                assert section.name in _PARTS, f"{elf.name}: firmware.ld does not place {section.name}"
-                total[_PARTS[section.name]] += section["sh_size"]
+        for found, _, load in allocated(ELFFile(file)):
+            if not load:
+                total[sections.section(found.name).part] += found["sh_size"]
     return Sizes(**total)
 
 
@@ -146,24 +134,24 @@ def pieces(elf: Path, memory: Iterable[MemoryRegion]) -> tuple[Piece, ...]:
     regions = tuple(memory)
     found = []
     with elf.open("rb") as file:
-        for section, address, load in allocated(ELFFile(file)):
-            end = address + section["sh_size"]
+        for part, address, load in allocated(ELFFile(file)):
+            end = address + part["sh_size"]
             home = [region.name for region in regions if region.origin <= address and end <= region.end]
             assert home, f"{elf.name}: no memory at {address:#010x}"
-            found.append(Piece(home[0], section.name, address, section["sh_size"], load))
+            found.append(Piece(home[0], part.name, address, part["sh_size"], load))
     return tuple(sorted(found, key=lambda piece: piece.address))
 
 
 def allocated(image: ELFFile) -> Iterator[tuple[Section, int, bool]]:
     """(section, address, load): what takes memory where it is used, and again, with `load`, where it is loaded from."""
     moved = [s for s in image.iter_segments("PT_LOAD") if s["p_paddr"] != s["p_vaddr"] and s["p_filesz"]]
-    for section in image.iter_sections():
-        if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC or not section["sh_size"]:
+    for found in image.iter_sections():
+        if not found["sh_flags"] & SH_FLAGS.SHF_ALLOC or not found["sh_size"]:
             continue
-        yield section, section["sh_addr"], False
+        yield found, found["sh_addr"], False
         for segment in moved:
-            if segment.section_in_segment(section) and section["sh_type"] != "SHT_NOBITS":
-                yield section, section["sh_addr"] + segment["p_paddr"] - segment["p_vaddr"], True
+            if segment.section_in_segment(found) and found["sh_type"] != "SHT_NOBITS":
+                yield found, found["sh_addr"] + segment["p_paddr"] - segment["p_vaddr"], True
 
 
 def object_sections(link_map: Path, objects: Iterable[Path]) -> dict[str, int]:
@@ -177,22 +165,22 @@ def object_sections(link_map: Path, objects: Iterable[Path]) -> dict[str, int]:
     wanted = {str(path) for path in objects}
     assert wanted <= loaded, f"{link_map.name}: not linked: {sorted(wanted - loaded)}"
     total: Counter[str] = Counter()
-    section = ""
+    output = ""
     # "OUTPUT  address  size", then " INPUT  address  size object"; a long name is followed by a line break.
     line = r"^( ?)(\.\S+|COMMON|/DISCARD/)(?:\s+0x[0-9a-f]+\s+0x([0-9a-f]+)(?: (.*))?)?$"
     for indent, name, size, owner in re.findall(line, text, re.MULTILINE):
         if not indent:
-            section = name
-        elif section in _PARTS and owner in wanted:
-            total[section] += int(size, 16)
+            output = name
+        elif output in sections.SECTIONS and owner in wanted:
+            total[output] += int(size, 16)
     return dict(total)
 
 
 def object_sizes(link_map: Path, objects: Iterable[Path]) -> Sizes:
     """The same by the fields of `Sizes`."""
     total: Counter[str] = Counter()
-    for section, size in object_sections(link_map, objects).items():
-        total[_PARTS[section]] += size
+    for name, size in object_sections(link_map, objects).items():
+        total[sections.section(name).part] += size
     return Sizes(**total)
 
 
@@ -208,7 +196,7 @@ def symbols(elf: Path) -> tuple[Symbol, ...]:
             if isinstance(index, int) and size and kind in ("STT_FUNC", "STT_OBJECT"):
                 # Bit 0 of a function's address says that it is Thumb code.
                 address = symbol["st_value"] & ~1 if kind == "STT_FUNC" else symbol["st_value"]
-                found.add(Symbol(symbol.name, _PARTS[image.get_section(index).name], address, size))
+                found.add(Symbol(symbol.name, sections.section(image.get_section(index).name).part, address, size))
     return tuple(sorted(found, key=lambda s: (-s.size, s.address, s.name)))
 
 

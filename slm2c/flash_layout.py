@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.descriptions import describe_e_type
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
@@ -18,16 +19,8 @@ from slm2c.board import STACK_GUARD, Board, MemoryRegion
 from slm2c.errors import CompileError, Problem, printable
 from slm2c.firmware import FOLDER
 from slm2c.output import Output
+from slm2c.sections import section
 from slm2c.text import table
-
-_NAMES = {
-    ".rodata": ("rodata", "constants"),
-    ".slm_hot": ("hot", "kernels beside the core"),
-    ".slm_arena": ("arena", "the model's scratch memory"),
-    ".data": ("data", "variables with a value"),
-    ".bss": ("bss", "variables that start at zero"),
-}
-"""What the sections of firmware.ld are called here; .text, .slm_blob and .slm_stack are taken apart."""
 
 _LETTERS = {
     "vectors": "V", "text": "T", "rodata": "R", "hot": "H", "blob": "B", "data": "D", "bss": "Z", "arena": "A",
@@ -93,7 +86,9 @@ def read(path: Path, board: Board, name: str) -> Layout:
     """The layout of an ELF that was linked with firmware.ld, or with sections of the same names."""
     try:
         with path.open("rb") as file:
-            parts = sorted(_parts(ELFFile(file)), key=lambda part: (part.address, -part.bytes))
+            image = ELFFile(file)
+            _require_machine(image, path, board)
+            parts = sorted(_parts(image), key=lambda part: (part.address, -part.bytes))
     except (OSError, ELFError) as error:
         fact = error.strerror if isinstance(error, OSError) else f"not an ELF file: {error}"
         raise CompileError(Problem(str(path), "", f"cannot be read: {fact}")) from error
@@ -112,6 +107,20 @@ def read(path: Path, board: Board, name: str) -> Layout:
     return Layout(board.name, name, tuple(regions))
 
 
+def _require_machine(image: ELFFile, path: Path, board: Board) -> None:
+    """Raises CompileError for an ELF that is no program for the board's architecture."""
+    machine = {"arm": "EM_ARM", "riscv": "EM_RISCV"}[board.architecture]
+
+    def said(bits: int, little: bool, kind: str, machine: object) -> str:
+        return f"{bits}-bit {'little' if little else 'big'}-endian {describe_e_type(kind, image)} for {machine}"
+
+    found = said(image.elfclass, image.little_endian, image["e_type"], image["e_machine"])
+    expected = said(32, True, "ET_EXEC", machine)
+    if found != expected:
+        remedy = f"name an image that was linked for {board.name}: {expected}"
+        raise CompileError(Problem(str(path), "", f"holds a {found}", remedy))
+
+
 def _holds(region: MemoryRegion, part: Part) -> bool:
     return region.origin <= part.address and part.address + part.bytes <= region.end
 
@@ -120,23 +129,22 @@ def _parts(image: ELFFile) -> Iterator[Part]:
     """What is allocated, at the address where it is used, and again where it is loaded from."""
     symbols = image.get_section_by_name(".symtab")
     found = symbols.get_symbol_by_name("slm_code_start") if isinstance(symbols, SymbolTableSection) else None
-    for section, address, load in elf.allocated(image):
-        size = section["sh_size"]
-        name, what = _NAMES.get(section.name, (section.name, ""))
+    for held, address, load in elf.allocated(image):
+        size, called = held["sh_size"], section(held.name)
         if load:
-            yield Part(name, address, size, f"what {name} starts as", load=True)
-        elif section.name == ".text":
+            yield Part(called.name, address, size, f"what {called.name} starts as", load=True)
+        elif held.name == ".text":
             code = found[0]["st_value"] if found else address
             if code > address:
                 yield Part("vectors", address, code - address, "what a reset starts with, and a boot ROM wants")
-            yield Part("text", code, address + size - code, "instructions")
-        elif section.name == ".slm_blob":
-            yield Part("blob", address, size, "the model's blob", parts=tuple(_blob_parts(address, section.data())))
-        elif section.name == ".slm_stack":
+            yield Part(called.name, code, address + size - code, called.what)
+        elif held.name == ".slm_blob":
+            yield Part(called.name, address, size, called.what, parts=tuple(_blob_parts(address, held.data())))
+        elif held.name == ".slm_stack":
             yield Part("guard", address, STACK_GUARD, "below the stack: an access is a fault")
-            yield Part("stack", address + STACK_GUARD, size - STACK_GUARD, "grows down from its end")
+            yield Part(called.name, address + STACK_GUARD, size - STACK_GUARD, called.what)
         else:
-            yield Part(name, address, size, what)
+            yield Part(called.name, address, size, called.what)
 
 
 def _blob_parts(address: int, data: bytes) -> Iterator[Part]:

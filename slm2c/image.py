@@ -10,21 +10,8 @@ from pathlib import Path
 from slm2c import elf
 from slm2c.board import Board
 from slm2c.elf import Piece
+from slm2c.sections import SECTIONS, purpose
 from slm2c.toolchain import Firmware
-
-_PURPOSES: Mapping[tuple[str, bool], str] = {
-    (".text", False): "code",
-    (".rodata", False): "code",
-    (".slm_hot", False): "hot code",
-    (".slm_hot", True): "hot code, load image",
-    (".slm_blob", False): "blob",
-    (".slm_stack", False): "stack",
-    (".slm_arena", False): "arena",
-    (".data", False): "variables",
-    (".data", True): "variables, initial values",
-    (".bss", False): "variables",
-}
-"""By section of firmware.ld, and whether it is what the start-up code copies."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +60,7 @@ def used(image: Image, board: Board, caller: int) -> dict[str, dict[str, int]]:
     for region in board.memory:
         at, purposes = region.origin, Counter[str]()
         for piece in (piece for piece in image.pieces if piece.region == region.name):
-            purposes[_PURPOSES[piece.section, piece.load]] += piece.bytes
+            purposes[purpose(piece.section, piece.load)] += piece.bytes
             purposes["alignment"] += piece.address - at
             at = piece.address + piece.bytes
         if purposes:
@@ -86,5 +73,8 @@ def used(image: Image, board: Board, caller: int) -> dict[str, dict[str, int]]:
     for name, purposes in found.items():
         purposes["application"] = board.region(name).reserve
     others = ("start-up and C library", "inputs and outputs", "alignment", "application")
-    order = dict.fromkeys([*_PURPOSES.values(), *others])
-    return {region: {what: purposes[what] for what in order if purposes[what]} for region, purposes in found.items()}
+    known = [purpose(name, load) for name in SECTIONS for load in (False, True)]
+    return {
+        region: {what: purposes[what] for what in dict.fromkeys([*known, *purposes, *others]) if purposes[what]}
+        for region, purposes in found.items()
+    }

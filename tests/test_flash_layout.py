@@ -6,16 +6,17 @@ import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from slm2c import blob, cli, elf, flash_layout, output
+from slm2c import blob, cli, elf, flash_layout, image, output
 from slm2c.board import load_board
 from slm2c.errors import CompileError
 from slm2c.flash_layout import Layout, Part
-from tests.binutils import sections
+from tests.binutils import binutils, sections
 from tests.boards import board_params
 from tests.conftest import skip_or_fail
 from tests.generated import run
@@ -124,6 +125,40 @@ def test_an_image_of_ones_own(images: Images, tmp_path: Path) -> None:
         flash_layout.layout(board, tmp_path / "none.elf")
     with pytest.raises(CompileError, match=r"text\.c': cannot be read: not an ELF file"):
         flash_layout.layout(board, images.folder("stm32f767zi") / "text.c")
+
+
+@pytest.mark.qemu
+def test_a_section_of_another_c_library_is_listed(images: Images, tmp_path: Path) -> None:
+    board, path = load_board("stm32f767zi"), tmp_path / "other.elf"
+    linked = images.built(board) / "firmware" / "build" / "text.elf"
+    (tmp_path / "table").write_bytes(bytes(100))
+    add = ["--add-section", f".preinit={tmp_path / 'table'}", "--set-section-flags", ".preinit=alloc,load,readonly"]
+    binutils(board, "objcopy", *add, "--change-section-address", ".preinit=0x08100000", linked, path)
+    expected, found = flash_layout.read(linked, board, ""), flash_layout.read(path, board, "")
+    (part,) = {*found.regions[0].parts} - {*expected.regions[0].parts}
+    assert part == Part(".preinit", 0x0810_0000, 100, "not of firmware.ld")
+    assert elf.elf_sizes(path) == replace(elf.elf_sizes(linked), other=100)
+    (piece,) = {*elf.pieces(path, board.memory)} - {*elf.pieces(linked, board.memory)}
+    assert piece == elf.Piece("flash", ".preinit", 0x0810_0000, 100, False)
+    used = image.used(image.Image(elf.pieces(path, board.memory), {}, {}), board, 0)
+    assert used["flash"][".preinit"] == 100
+
+
+@pytest.mark.qemu
+def test_an_elf_for_another_machine_is_refused_by_name(images: Images, tmp_path: Path) -> None:
+    built = output.read(images.folder("stm32f767zi"))
+    linked = images.built("stm32f767zi") / "firmware" / "build" / "text.elf"
+    with pytest.raises(
+        CompileError, match=r"holds a 64-bit little-endian .* for EM_\w+; name an image that was linked"
+    ):
+        flash_layout.layout(built, Path("/proc/self/exe"))
+    with pytest.raises(CompileError, match=r"holds a 32-bit little-endian REL \(Relocatable file\) for EM_ARM; name"):
+        flash_layout.layout(built, linked.with_name("main.o"))
+    content = bytearray(linked.read_bytes())
+    content[18] = 243  # e_machine
+    (tmp_path / "riscv.elf").write_bytes(content)
+    with pytest.raises(CompileError, match=r"for EM_RISCV; .* stm32f767zi: 32-bit little-endian .* for EM_ARM"):
+        flash_layout.layout(built, tmp_path / "riscv.elf")
 
 
 HOSTILE = "a b,c'd\"e$f#g%h;i"
