@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from slm2c.board import Board, list_boards, load_board
+from slm2c.board import Board, list_boards, load_board, with_reserve
 from slm2c.emit import Texts, classifies_text
 from slm2c.errors import CompileError, Problem
 from slm2c.ir import Array, Graph, Node
@@ -102,9 +102,17 @@ def excess(board: Board, found: Sequence[Need]) -> dict[str, int]:
     return {name: size for name, size in over.items() if size > 0}
 
 
-def fitting_boards(lowered: Lowered, code: int = 0) -> tuple[str, ...]:
-    """Names of the known boards that the model fits."""
-    return tuple(name for name in list_boards() if not excess(board := load_board(name), needs(board, lowered, code)))
+def fitting_boards(lowered: Lowered, code: int = 0, reserve: Mapping[str, int] | None = None) -> tuple[str, ...]:
+    """Names of the known boards that the model fits, with so many bytes of their regions kept for the application."""
+
+    def fits(name: str) -> bool:
+        try:
+            board = with_reserve(load_board(name), reserve or {})
+        except CompileError:  # no such region, or a smaller one
+            return False
+        return not excess(board, needs(board, lowered, code))
+
+    return tuple(name for name in list_boards() if fits(name))
 
 
 def is_hopeless(board: Board, fused: Fused) -> bool:
@@ -133,9 +141,9 @@ def check(board: Board, fused: Fused, lowered: Lowered, found: Sequence[Need] | 
         remedies = [
             *(_smaller_blob(lowered, over, group) if flash else _smaller_arena(board, fused, lowered, over, group)),
             *_other_region(board, found, region, over),
-            *_other_board(lowered, code),
+            *_other_board(board, lowered, code),
         ]
-        ranked = sorted(remedies, key=lambda r: -r.saves)
+        ranked = sorted((_completed(remedy, over) for remedy in remedies), key=lambda r: -r.saves)
         problems.append(
             Problem(
                 board.name,
@@ -147,6 +155,13 @@ def check(board: Board, fused: Fused, lowered: Lowered, found: Sequence[Need] | 
         problems += _flash_contributors(lowered) if flash else _ram_contributors(lowered)
     if problems:
         raise CompileError(problems)
+
+
+def _completed(remedy: _Remedy, over: int) -> _Remedy:
+    """With what is missing if it does not suffice."""
+    if not 0 < remedy.saves < over:
+        return remedy
+    return replace(remedy, text=f"{remedy.text}, and {over - remedy.saves:,} more are needed")
 
 
 def _ram_contributors(lowered: Lowered) -> list[Problem]:
@@ -220,19 +235,16 @@ def _smaller_blob(lowered: Lowered, over: int, group: Sequence[Need]) -> Iterato
                 saves, f"a vocabulary of at most {rows - less:,} instead of {rows:,} entries saves {saves:,} bytes"
             )
         else:
-            saves = round(rows * entry)
-            yield _Remedy(saves, f"a smaller vocabulary saves {entry:,.0f} bytes an entry, {saves:,} at most")
+            saves = round((rows - 1) * entry)
+            yield _Remedy(saves, f"a vocabulary of 1 instead of {rows:,} entries saves {saves:,} bytes")
     layers = [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
     if len(layers) > 1:
         between = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes[layers[0] : layers[-1]])
         each = between // (len(layers) - 1)
-        less = math.ceil(over / each)
-        if less < len(layers):
-            kept = len(layers) - less
-            text = f"at most {kept} layer{'s' * (kept > 1)} instead of {len(layers)} save about {less * each:,} bytes"
-            yield _Remedy(less * each, text)
-        else:
-            yield _Remedy(each, f"each of the {len(layers)} layers less saves about {each:,} bytes")
+        less = min(math.ceil(over / each), len(layers) - 1)
+        kept = len(layers) - less
+        text = f"at most {kept} layer{'s' * (kept > 1)} instead of {len(layers)} save about {less * each:,} bytes"
+        yield _Remedy(less * each, text)
 
 
 def _tables(graph: Graph, rows: int) -> list[Array]:
@@ -250,17 +262,23 @@ def _other_region(board: Board, found: Sequence[Need], region: str, over: int) -
         for r in board.memory
         if r.writable == board.region(region).writable and r.name != region
     }
-    for need in found:
-        home = next((name for name, size in free.items() if size >= need.bytes), None)
-        if need.region == region and need.what in ("arena", "blob", "code", "stack") and home:
-            key = f"placement.{need.what} in a copy of the board's file"
-            yield _Remedy(need.bytes, f"the {need.what} in {home} instead saves {need.bytes:,} bytes ({key})")
-        elif need.region == region and need.what == _APPLICATION:
-            yield _Remedy(min(over, need.bytes), f"the application keeps {need.bytes:,} bytes (--reserve)")
+    here = {need.what: need.bytes for need in found if need.region == region}
+    beside = sum(here.get(what, 0) for what in ("inputs and outputs", "variables"))  # these lie where the stack does
+    for what in ("arena", "blob", "code", "stack"):
+        size = here.get(what, 0) + (beside if what == "stack" else 0)
+        home = next((name for name, room in free.items() if room >= size), None)
+        if what in here and home:
+            key = f"placement.{what} in a copy of the board's file"
+            yield _Remedy(size, f"the {what} in {home} instead saves {size:,} bytes ({key})")
+    if kept := here.get(_APPLICATION, 0):
+        less = min(over, kept)
+        yield _Remedy(less, f"--reserve {region}={kept - less} instead of {kept} saves {less:,} bytes")
 
 
-def _other_board(lowered: Lowered, code: int) -> Iterator[_Remedy]:
-    if boards := fitting_boards(lowered, code):
+def _other_board(board: Board, lowered: Lowered, code: int) -> Iterator[_Remedy]:
+    reserve = {region.name: region.reserve for region in board.memory if region.reserve}
+    boards = [name for name in fitting_boards(lowered, code, reserve) if name != board.name]
+    if boards:
         yield _Remedy(0, f"a board that it fits: {', '.join(boards)}")
 
 

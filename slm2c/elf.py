@@ -17,8 +17,8 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import Section, SymbolTableSection
 
-from slm2c.board import MemoryRegion
 from slm2c import sections
+from slm2c.board import MemoryRegion
 
 LIBRARY_STACK: Mapping[str, int] = MappingProxyType(
     {

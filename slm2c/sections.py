@@ -41,7 +41,7 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
 
 
 def section(name: str) -> Section:
-    """What the section `name` holds. One that firmware.ld does not place, as another C library may bring, is its own."""
+    """What the section `name` holds. One of another C library, which firmware.ld does not place, is its own."""
     return SECTIONS.get(name) or Section("other", name, name, "not of firmware.ld")
 
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from slm2c import budget
-from slm2c.board import Board, load_board, with_reserve
+from slm2c.board import Board, list_boards, load_board, with_reserve
 from slm2c.build import build
 from slm2c.compile import Options
 from slm2c.errors import CompileError, Problem
@@ -150,9 +150,44 @@ def test_what_the_application_keeps_counts(tmp_path: Path) -> None:
     fits = with_reserve(full, {"sram": 20_000 + free - budget.DATA_BYTES})
     assert build(path, tmp_path / "all", fits, Options(name="s", method="minmax"))["sram"] == kept["sram"]
     (first, *_) = refused(path, tmp_path / "more", with_reserve(full, {"sram": 60_000}))
-    assert "application 60,000, " in first.reason and "(--reserve)" in first.remedy
+    assert "application 60,000, " in first.reason
     needed, there, over, parts = figures(first)
     assert needed == sum(parts) == there + over and there == 65_536
+    fits = number(r"--reserve sram=(\d+) instead of 60000 saves", first.remedy)
+    assert build(path, tmp_path / "fits", with_reserve(full, {"sram": fits}), Options(name="s", method="minmax"))
+    refused(path, tmp_path / "more", with_reserve(full, {"sram": fits + 1}))
+
+
+def test_boards_that_are_named_fit_with_what_the_application_keeps(tmp_path: Path) -> None:
+    """Not the refused one itself, which would fit without."""
+    path, kept = made(tmp_path / "in"), {"sram": 520_000}
+    (first, *_) = refused(path, tmp_path / "out", with_reserve(load_board(SMALL), kept))
+    named = remedies(first)[-1].removeprefix("a board that it fits: ").split(", ")
+    assert named and SMALL not in named and set(named) < set(list_boards())
+    assert "qemu-rv32" not in named, "it has no memory of that name"
+    build(path, tmp_path / named[0], with_reserve(load_board(named[0]), kept), Options(name="s", method="minmax"))
+
+
+def test_what_does_not_suffice_says_what_is_missing(tmp_path: Path) -> None:
+    """Two remedies that do not suffice alone: what each saves and what it leaves are the excess."""
+    (first, *_) = refused(made(tmp_path / "in"), tmp_path / "out", board(60_000, 262_144))
+    over, found = figures(first)[2], [text for text in remedies(first) if "a board that it fits" not in text]
+    assert any("1 layer instead of 4" in text for text in found) and any("vocabulary" in text for text in found)
+    for text in found:
+        (saves,) = saved([text])
+        missing = number(r", and ([\d,]+) more are needed$", text)
+        assert saves + missing == over
+
+
+def test_moving_the_stack_takes_along_what_lies_with_it() -> None:
+    disco = load_board("stm32f746g-disco")
+    needs = [
+        budget.Need("dtcm", "stack", 8192),
+        budget.Need("dtcm", "variables", 1024),
+        budget.Need("sram", "arena", 5),
+    ]
+    (remedy,) = budget._other_region(disco, [*needs, budget.Need("dtcm", "inputs and outputs", 100)], "dtcm", 1)
+    assert remedy.saves == 9316 and "the stack in itcm instead saves 9,316 bytes (placement.stack" in remedy.text
 
 
 def test_what_the_application_keeps_of_another_memory_counts_once() -> None:
