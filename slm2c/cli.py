@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -30,13 +31,16 @@ def invoke(args: Sequence[str] | None) -> int:
     return console.invoke(cli, args)
 
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
 def _parse_shapes(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """NAME=1,32 of each --shape."""
     shapes: dict[str, tuple[int, ...]] = {}
     for text in given:
         name, _equals, sizes = text.rpartition("=")
         words = [word.strip() for word in sizes.split(",")]
-        if not name or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        if not name or not all(_NUMBER.fullmatch(word) and int(word) > 0 for word in words):
             raise click.BadParameter(f"{text!r} is not NAME=SIZE,SIZE,... as in input_ids=1,32")
         if name in shapes:
             raise click.BadParameter(f"{name!r} is given twice")
@@ -49,8 +53,10 @@ def _parse_reserve(_: click.Context, __: click.Parameter, given: Sequence[str]) 
     reserve: dict[str, int] = {}
     for text in given:
         region, _equals, size = text.partition("=")
-        if not region or not (size.isascii() and size.isdigit()):
-            raise click.BadParameter(f"{text!r} is not REGION=BYTES as in sram=65536")
+        if not region or not _NUMBER.fullmatch(size):
+            raise click.BadParameter(f"{text[:60]!r} is not REGION=BYTES as in sram=65536")
+        if region in reserve:
+            raise click.BadParameter(f"{region!r} is given twice")
         reserve[region] = int(size)
     return reserve
 

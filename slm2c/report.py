@@ -8,6 +8,7 @@ the first two are null, and the regions hold what is expected. The rest is the s
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,6 @@ from slm2c.validate import tensor_numbers
 
 FILE = "report.json"
 
-_PARTS = (
-    "flash",
-    "sram",
-    "board",
-    "model",
-    "cost",
-    "calibration",
-    "schedule",
-    "layers",
-    "tensors",
-    "memory",
-    "measured",
-)
-
 
 def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     """The content of report.json. `measured` is the footprint on the board, or why there is none."""
@@ -52,7 +39,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
     lengths = [length.rows for length in timing.lengths(compiled)]
     instructions = [costs.instructions_by_output(lowered.program, tokens) for tokens in lengths]
     kept = emitted.arena_bytes - plan.arena_bytes  # ids and scores of a text model, beside the plan
-    return {
+    facts = {
         "slm2c": __version__,
         "name": compiled.name,
         "flash": {"blob_bytes": len(emitted.blob), "code_bytes": code, "sections": dict(emitted.sections)},
@@ -96,6 +83,12 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
         "memory": _memory(compiled),
         "measured": _measured(measured, compiled.name),
     }
+    return {**facts, "checksum": _checksum(facts)}
+
+
+def _checksum(facts: Mapping[str, Any]) -> int:
+    """CRC-32 of a report without it, as JSON with sorted keys."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:
@@ -105,22 +98,20 @@ def write(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """report.json of an output folder. Raises CompileError if it is none."""
+    """report.json of an output folder. Raises CompileError if it is none, of another version, or not as it was
+    written.
+    """
+    remedy = "name a folder that `slm2c build ... -o DIR` made"
     try:
         report: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        if report["slm2c"] != __version__:
-            raise ValueError(f"its report is of slm2c {report['slm2c']}, this is {__version__}")
-        if damaged := [x for x in _PARTS if not isinstance(report[x], dict | list)]:
-            raise ValueError(f"its report has no {damaged[0]}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CompileError(
-            Problem(
-                str(folder),
-                "",
-                f"is not the output of `slm2c build`: {error}",
-                "name a folder that `slm2c build ... -o DIR` made",
-            )
-        ) from error
+        version, facts = report["slm2c"], {key: value for key, value in report.items() if key != "checksum"}
+        if version != __version__:
+            raise ValueError(f"its report is of slm2c {version}, this is {__version__}")
+        if report.get("checksum") != _checksum(facts):
+            remedy = "build it again"
+            raise ValueError(f"{FILE} is damaged")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CompileError(Problem(str(folder), "", f"is not the output of `slm2c build`: {error}", remedy)) from error
     return report
 
 

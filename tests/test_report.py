@@ -167,6 +167,14 @@ def test_read_refuses(content: str | None, tmp_path: Path) -> None:
         report.read(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["board", "model", "memory", "layers", "checksum", "measured"])
+def test_a_damaged_report_is_no_bug(part: str, built: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    for value in ([], {}, None, 1, "x", [1], {"name": 1}):
+        (tmp_path / "report.json").write_text(json.dumps(built[1] | {part: value}))
+        with pytest.raises(CompileError, match=r"report\.json is damaged; build it again"):
+            report.read(tmp_path)
+
+
 def small_board(tmp_path: Path, flash: int, sram: int) -> Board:
     text = (toolchain.data_dir("boards") / f"{BOARD}.toml").read_text()
     text = text.replace("size = 0x0040_0000", f"size = {flash}").replace("size = 0x0008_0000", f"size = {sram}")
