@@ -20,6 +20,7 @@ from slm2c.compile import Progress
 from slm2c.emit import class_count
 from slm2c.errors import CompileError, Problem
 from slm2c.fixedpoint import dequantize
+from slm2c.folders import scratch
 from slm2c.interpret import run_fused
 from slm2c.ir import DTYPES, Array
 from slm2c.output import Output
@@ -87,7 +88,7 @@ def run_arrays(output: Output, given: Sequence[Sample]) -> list[dict[str, Array]
     sample.
     """
     exe, graph = host_program(output), output.graph
-    with tempfile.TemporaryDirectory() as work:
+    with scratch() as work:
         files = Path(work, "samples.bin"), Path(work, "outputs.bin")
         validate.write_samples(files[0], graph, given)
         _run(output, exe, ["-r", *map(str, files)])
@@ -155,7 +156,7 @@ def keep(output: Output, source: str, found: Evaluation) -> None:
     """Put the figures into the folder's report. Raises CompileError if it has none, or cannot be written."""
     figures = {"source": source, **asdict(found)}
     del figures["worst"]
-    facts = report.read(output.folder) | {"evaluation": figures}
+    facts = report.signed(report.read(output.folder) | {"evaluation": figures})
     report.write(output.folder, facts)
     report_html.write(output.folder, facts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from slm2c import blob, elf, toolchain
 from slm2c.board import STACK_GUARD, Board, MemoryRegion
 from slm2c.errors import CompileError, Problem, printable
 from slm2c.firmware import FOLDER
+from slm2c.folders import scratch
 from slm2c.output import Output
 from slm2c.sections import section
 from slm2c.text import table
@@ -77,8 +77,8 @@ def layout(output: Output, path: Path | None = None) -> Layout:
     """
     if path is not None:
         return read(path, output.board, path.name)
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        made = toolchain.make_image(output.folder / FOLDER, output.board.architecture, Path(work))
+    with scratch() as work:
+        made = toolchain.make_image(output.folder / FOLDER, output.board.architecture, work)
         return read(made / f"{output.name}.elf", output.board, f"{output.name}.elf")
 
 

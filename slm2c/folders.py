@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -13,6 +14,27 @@ from slm2c.errors import CompileError, Problem
 
 BUILT = "slm2c.json"
 """The file by which a folder is known as the output of a build."""
+
+MORE_ROOM = "make room there, or set TMPDIR to a folder with more"
+"""What helps where the folder for temporary files is full."""
+
+
+@contextmanager
+def room_in(folder: str | Path, remedy: str) -> Iterator[None]:
+    """What is written in the block goes to the disk of `folder`: raises CompileError if that is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CompileError(Problem(str(folder), "", f"is full: {error.strerror}", remedy)) from error
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder, gone when the block is left. Raises CompileError if its disk is full."""
+    with room_in(tempfile.gettempdir(), MORE_ROOM), tempfile.TemporaryDirectory(prefix="slm2c-") as work:
+        yield Path(work)
 
 
 def require_replaceable(out: Path, mark: str = BUILT) -> None:
@@ -46,15 +68,15 @@ def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) 
         out.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         new.chmod(0o755)
-        write(new)
+        with room_in(out.parent, "make room there, or choose another folder with -o"):
+            write(new)
         if out.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
             os.replace(out, old / "out")
         os.replace(new, out)
     except OSError as error:
-        raise CompileError(
-            Problem(str(error.filename or out), "", f"cannot be written: {error.strerror or error}")
-        ) from error
+        where = error.filename2 or error.filename or out  # of a copy, what cannot be written is the second
+        raise CompileError(Problem(str(where), "", f"cannot be written: {error.strerror or error}")) from error
     finally:
         if old is not None and (old / "out").exists() and not out.exists():  # interrupted between the two renames
             os.replace(old / "out", out)
@@ -70,7 +92,8 @@ def replaced(path: Path) -> Iterator[Path]:
     """
     part = path.parent / f".{path.name}.{os.getpid()}"  # with_name takes no "/"
     try:
-        yield part
+        with room_in(path.parent, "make room there"):
+            yield part
         os.replace(part, path)
     except OSError as error:
         raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error

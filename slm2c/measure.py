@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from slm2c.board_tools import blaming
 from slm2c.elf import StackBound
 from slm2c.emit import LINE_BYTES
 from slm2c.errors import CompileError
+from slm2c.folders import scratch
 from slm2c.image import Image
 from slm2c.toolchain import Firmware
 
@@ -83,8 +83,8 @@ def footprint(
     A board that QEMU does not have is measured on one with the same core. Raises CompileError without a cross
     compiler, or if the image does not fit.
     """
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        firmware = image_of(folder, name, board, Path(work))
+    with scratch() as work:
+        firmware = image_of(folder, name, board, work)
         stacks = {entry: elf.stack_bound(firmware.callgraphs, entry) for entry in entries}
         found = image.read(firmware, board, folder)
         versions = toolchain.tool_versions(board.architecture)
@@ -94,7 +94,7 @@ def footprint(
             if host is None:
                 counted: Emulated | str = f"QEMU has no {board.cpu} that {board.name} names"
             else:
-                same = firmware if host == board else image_of(folder, name, host, Path(work) / "emulated")
+                same = firmware if host == board else image_of(folder, name, host, work / "emulated")
                 texts = [text] if text else []
                 counted = Emulated(host.name, versions["qemu"] or "", tuple(_run(same, host, tokens, texts)))
         except CompileError as error:
@@ -111,8 +111,8 @@ def runs(
     each number of `tokens`, then each of `texts`, if the model takes text. Raises CompileError without cross compiler
     or QEMU.
     """
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work, blaming(board):
-        return tuple(_run(image_of(folder, name, board, Path(work)), board, tokens, texts))
+    with scratch() as work, blaming(board):
+        return tuple(_run(image_of(folder, name, board, work), board, tokens, texts))
 
 
 def _run(firmware: Firmware, board: Board, tokens: Sequence[int], texts: Sequence[str]) -> list[Run]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import NoReturn
 
 from slm2c import budget, emit, measure
 from slm2c.board import Board
 from slm2c.errors import CompileError
+from slm2c.folders import scratch
 from slm2c.lower import Lowered
 from slm2c.passes import Fused
 from slm2c.toolchain import Misfit, cross_cc
@@ -26,10 +25,10 @@ def require(board: Board, fused: Fused, lowered: Lowered, name: str) -> None:
         cross_cc(board.architecture)
     except CompileError:
         return budget.check(board, fused, lowered)
-    with tempfile.TemporaryDirectory(prefix="slm2c-") as work:
-        emit.write(Path(work), name, lowered.emitted)
+    with scratch() as work:
+        emit.write(work, name, lowered.emitted)
         try:
-            measure.image_of(Path(work), name, board, Path(work) / "image")
+            measure.image_of(work, name, board, work / "image")
         except Misfit as linked:
             refuse(board, fused, lowered, linked)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import MORE_ROOM
 
 BUILD_TIMEOUT = 300.0
 """Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
@@ -51,8 +52,9 @@ def expect_success(command: Sequence[str], process: subprocess.Popen[bytes]) -> 
     output = _output(command, process, BUILD_TIMEOUT)
     if process.returncode != 0:
         if os.strerror(errno.ENOSPC) in output:
-            remedy = "make room there, or set TMPDIR to another folder"
-            raise CompileError(Problem(tempfile.gettempdir(), "", "is full, and compilers work there", remedy))
+            written = [Path(command[i + 1]) for i, word in enumerate(command[:-1]) if word == "-o"]
+            full = next((path.parent for path in written if str(path) in output), tempfile.gettempdir())
+            raise CompileError(Problem(str(full), "", f"is full: {os.strerror(errno.ENOSPC)}", MORE_ROOM))
         raise ToolError(f"{Path(command[0]).name} failed with exit code {process.returncode}", command, output)
     return output
 

@@ -83,12 +83,13 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
         "memory": _memory(compiled),
         "measured": _measured(measured, compiled.name),
     }
-    return {**facts, "checksum": _checksum(facts)}
+    return signed(facts)
 
 
-def _checksum(facts: Mapping[str, Any]) -> int:
-    """CRC-32 of a report without it, as JSON with sorted keys."""
-    return zlib.crc32(json.dumps(facts, sort_keys=True, allow_nan=False).encode())
+def signed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A report with the checksum of what it holds, by which `read` knows it."""
+    unsigned = {key: value for key, value in facts.items() if key != "checksum"}
+    return {**unsigned, "checksum": zlib.crc32(json.dumps(unsigned, sort_keys=True, allow_nan=False).encode())}
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:
@@ -104,10 +105,10 @@ def read(folder: Path) -> dict[str, Any]:
     remedy = "name a folder that `slm2c build ... -o DIR` made"
     try:
         report: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        version, facts = report["slm2c"], {key: value for key, value in report.items() if key != "checksum"}
+        version = report["slm2c"]
         if version != __version__:
             raise ValueError(f"its report is of slm2c {version}, this is {__version__}")
-        if report.get("checksum") != _checksum(facts):
+        if report != signed(report):
             remedy = "build it again"
             raise ValueError(f"{FILE} is damaged")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

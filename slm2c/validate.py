@@ -22,7 +22,7 @@ from slm2c.board import Board, emulated, load_board
 from slm2c.board_tools import blaming
 from slm2c.calibrate import Sample
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder
+from slm2c.folders import MORE_ROOM, replace_folder, room_in
 from slm2c.ir import Array, Graph
 from slm2c.quantize import run_int
 
@@ -138,7 +138,8 @@ def _in_folder(climb: Callable[[Path], Rung]) -> Rung:
     work = Path(tempfile.mkdtemp(prefix="slm2c-"))
     keep = False
     try:
-        rung = climb(work)
+        with room_in(tempfile.gettempdir(), MORE_ROOM):
+            rung = climb(work)
         keep = rung.mismatches > 0
         return replace(rung, kept=str(work)) if keep else rung
     except (CompileError, process.ToolError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -156,6 +158,9 @@ def test_help_loads_nothing_heavy() -> None:
         (["build", "x.onnx"], "Missing option"),
         (["inspect"], "Missing argument"),
         (["inspect", "x.onnx", "--shape", "x"], "'x' is not NAME=SIZE"),
+        (["inspect", "x.onnx", "--shape", f"x={'1' * 5000}"], "is not NAME=SIZE"),
+        (["build", "x", "-o", "y", "--board", "z", "--reserve", "a=1", "--reserve", "a=2"], "'a' is given twice"),
+        (["build", "x", "-o", "y", "--board", "z", "--reserve", f"a={'1' * 5000}"], "is not REGION=BYTES"),
         (["inspect", "x.onnx", "--shape", "=1,2"], "is not NAME=SIZE"),
         (["inspect", "x.onnx", "--shape", "x="], "is not NAME=SIZE"),
         (["inspect", "x.onnx", "--shape", "x=1,0"], "is not NAME=SIZE"),
@@ -597,6 +602,29 @@ def test_disk_full(model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.qemu
+@pytest.mark.parametrize("temporary", [True, False])
+def test_a_full_disk_is_named(
+    temporary: bool, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    """That of the temporary files of a build, and that of its output; a copy's error names what was read."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "work"))
+    copy = shutil.copyfile
+
+    def full(source: Path, target: Path) -> Path:
+        if target.is_relative_to(tmp_path / "work") == temporary:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+        return copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    code, out, err = call("build", model, "-o", tmp_path / "out", "--board", BOARD)
+    where, remedy = (tmp_path / "work", "set TMPDIR") if temporary else (tmp_path, "choose another folder with -o")
+    assert (code, out) == (1, "") and f"'{where}': is full: No space left on device; make room there" in err
+    assert remedy in err and len(err.splitlines()) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["work"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("args", [["boards"], ["boards", "--json"], ["--help"], ["report", "nowhere", "--json"]])
 def test_full_stdout(args: list[str]) -> None:
@@ -615,6 +643,7 @@ def test_closed_stdout_is_no_bug() -> None:
 def test_interrupted_while_modules_load() -> None:
     program = """
 import sys
+import tempfile
 class Interrupted:
     def find_spec(self, name, *_):
         if name == "slm2c.cli":

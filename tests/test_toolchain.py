@@ -175,6 +175,18 @@ def test_ctrl_c_kills_the_child(host_cc: str, tmp_path: Path) -> None:
     assert not running(exe)
 
 
+@pytest.mark.parametrize("target, where", [("x.o", "out"), ("/elsewhere/cc1.s", "temporary")])
+def test_the_disk_that_a_compiler_found_full_is_named(
+    target: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    output = tmp_path / "out" / "x.o"
+    said = f"as: can't write to {output if where == 'out' else target}: No space left on device"
+    expected = output.parent if where == "out" else tmp_path
+    with pytest.raises(CompileError, match=re.escape(f"'{expected}': is full: No space left on device; make room")):
+        process.build(["sh", "-c", f'echo "{said}"; exit 1', "-o", str(output)])
+
+
 def test_a_tool_that_is_killed_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GCC removes its own when it ends, which a kill does not let it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
