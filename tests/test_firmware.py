@@ -176,6 +176,30 @@ def changed(images: Images, tmp_path: Path, path: str, old: bytes, new: bytes) -
     return folder / "firmware" / "build" / "text.elf"
 
 
+@pytest.mark.parametrize("model", ["text", "mlp"])
+@pytest.mark.parametrize("name", [p for p in board_params(emulated=True) if p.values[0] in ("mps2-an386", "qemu-rv32")])  # type: ignore[attr-defined]
+def test_a_profile_is_printed_behind_each_answer(name: str, model: str, images: Images, tmp_path: Path) -> None:
+    """Under the numbers and names of the model's nodes; in cycles where the emulated core counts them."""
+    board, folder = load_board(name), images.folder(name, model) / "firmware"
+    printed = run(["make", "-j2", "CFLAGS=-O2 -Werror -DSLM_PROFILE", "BUILD=build/profile"], folder)
+    assert "warning" not in printed, printed
+    nodes = images.models[model].compiled.lowered.program.graph.nodes
+    with terminal(board, folder / "build" / "profile" / f"{model}.elf") as at:
+        for runs in (1, 2):
+            if model == "text":
+                at.until(PROMPT)
+                at.type(b"play music\r")
+            elif runs > 1:
+                at.type(b"x")
+            counters = at.until(b"  all")
+            ticks = int(at.until(b" %").split()[0])
+            assert b"runs %d, errors 0; ticks of a run" % runs in counters
+            rows = re.findall(rb"^ *(\d+) +\d+ +\d+\.\d % +(\d+)  (\S+) +(.*)\r$", counters, re.MULTILINE)
+            assert rows and all(nodes[int(row[0])].name.encode() == row[3] for row in rows)
+            assert all(int(row[1]) % runs == 0 for row in rows)
+            assert (ticks > 0) == (board.architecture == "riscv")
+
+
 @pytest.mark.qemu
 def test_a_damaged_blob_is_refused_in_words(images: Images, tmp_path: Path) -> None:
     elf = changed(images, tmp_path, "text_blob.bin", b"lights", b"lightz")
