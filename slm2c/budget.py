@@ -102,19 +102,6 @@ def excess(board: Board, found: Sequence[Need]) -> dict[str, int]:
     return {name: size for name, size in over.items() if size > 0}
 
 
-def fitting_boards(lowered: Lowered, code: int = 0, reserve: Mapping[str, int] | None = None) -> tuple[str, ...]:
-    """Names of the known boards that the model fits, with so many bytes of their regions kept for the application."""
-
-    def fits(name: str) -> bool:
-        try:
-            board = with_reserve(load_board(name), reserve or {})
-        except CompileError:  # no such region, or a smaller one
-            return False
-        return not excess(board, needs(board, lowered, code))
-
-    return tuple(name for name in list_boards() if fits(name))
-
-
 def is_hopeless(board: Board, fused: Fused) -> bool:
     """Whether an int8 tensor that cannot be tiled exceeds the board, or the int8 weights do by far: not worth the
     calibration, which would make the figures exact.
@@ -276,9 +263,17 @@ def _other_region(board: Board, found: Sequence[Need], region: str, over: int) -
 
 
 def _other_board(board: Board, lowered: Lowered, code: int) -> Iterator[_Remedy]:
+    """Those that come with slm2c and hold the model beside what the application keeps."""
     reserve = {region.name: region.reserve for region in board.memory if region.reserve}
-    boards = [name for name in fitting_boards(lowered, code, reserve) if name != board.name]
-    if boards:
+
+    def fits(name: str) -> bool:
+        try:
+            other = with_reserve(load_board(name), reserve)
+        except CompileError:  # no such region, or a smaller one
+            return False
+        return not excess(other, needs(other, lowered, code))
+
+    if boards := [name for name in list_boards() if name != board.name and fits(name)]:
         yield _Remedy(0, f"a board that it fits: {', '.join(boards)}")
 
 
@@ -289,7 +284,6 @@ __all__ = [
     "caller_bytes",
     "check",
     "excess",
-    "fitting_boards",
     "is_hopeless",
     "linked_needs",
     "needs",
