@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from slm2c.errors import CompileError, Problem
@@ -52,11 +53,18 @@ def expect_success(command: Sequence[str], process: subprocess.Popen[bytes]) -> 
     output = _output(command, process, BUILD_TIMEOUT)
     if process.returncode != 0:
         if os.strerror(errno.ENOSPC) in output:
-            written = [Path(command[i + 1]) for i, word in enumerate(command[:-1]) if word == "-o"]
-            full = next((path.parent for path in written if str(path) in output), tempfile.gettempdir())
-            raise CompileError(Problem(str(full), "", f"is full: {os.strerror(errno.ENOSPC)}", MORE_ROOM))
+            raise _full_disk(command, output)
         raise ToolError(f"{Path(command[0]).name} failed with exit code {process.returncode}", command, output)
     return output
+
+
+def _full_disk(command: Sequence[str], output: str) -> CompileError:
+    """For a tool that found a disk full: that of what it was to write, if it says so, else that of its own files."""
+    temporary, fact = tempfile.gettempdir(), f"is full: {os.strerror(errno.ENOSPC)}"
+    for option, path in pairwise(command):
+        if option == "-o" and path in output and not Path(path).is_relative_to(temporary):
+            return CompileError(Problem(str(Path(path).parent), "", fact, "make room there"))
+    return CompileError(Problem(temporary, "", fact, MORE_ROOM))
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, timeout: float, stdin: bytes = b"") -> RunResult:

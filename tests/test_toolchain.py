@@ -175,16 +175,19 @@ def test_ctrl_c_kills_the_child(host_cc: str, tmp_path: Path) -> None:
     assert not running(exe)
 
 
-@pytest.mark.parametrize("target, where", [("x.o", "out"), ("/elsewhere/cc1.s", "temporary")])
+@pytest.mark.parametrize("target, where", [("out/x.o", "out"), ("out/cc1.s", "tmp"), ("tmp/slm2c-x/x.o", "tmp")])
 def test_the_disk_that_a_compiler_found_full_is_named(
     target: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    output = tmp_path / "out" / "x.o"
-    said = f"as: can't write to {output if where == 'out' else target}: No space left on device"
-    expected = output.parent if where == "out" else tmp_path
-    with pytest.raises(CompileError, match=re.escape(f"'{expected}': is full: No space left on device; make room")):
+    """What it was to write or, if it complains of another file, its own; not a folder that is gone by then."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    output = tmp_path / target if "x.o" in target else tmp_path / "out" / "x.o"
+    said = f"as: can't write to {tmp_path / target}: No space left on device"
+    expected = f"'{tmp_path / where}': is full: No space left on device; make room there"
+    with pytest.raises(CompileError, match=re.escape(expected)) as caught:
         process.build(["sh", "-c", f'echo "{said}"; exit 1', "-o", str(output)])
+    assert ("TMPDIR" in str(caught.value)) == (where == "tmp")
 
 
 def test_a_tool_that_is_killed_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
