@@ -38,9 +38,12 @@ def scratch() -> Iterator[Path]:
 
 
 def require_replaceable(out: Path, mark: str = BUILT) -> None:
-    """Raises CompileError if `out` cannot be created, or is neither an empty folder nor one with the file `mark`: the
-    output of an earlier run.
+    """Raises CompileError if `out` cannot be created or used, or is neither an empty folder nor one with the file
+    `mark`: the output of an earlier run.
     """
+    if "\n" in str(out.resolve()):
+        fact = "holds a line break, which neither an assembler nor make takes in a path"
+        raise CompileError(Problem(str(out.resolve()), "", fact, "choose another folder with -o"))
     above = next(folder for folder in out.resolve().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         fact = "cannot be written" if above.is_dir() else "is not a folder"

@@ -84,6 +84,8 @@ def test_the_folder_that_the_command_runs_in_is_not_replaced(tmp_path: Path, mon
         with pytest.raises(CompileError, match="is where this command runs"):
             require_replaceable(out)
     require_replaceable(Path("below"))
+    with pytest.raises(CompileError, match="holds a line break, which neither"):
+        require_replaceable(Path("a\nb"))
 
 
 @pytest.mark.parametrize(("outputs", "held"), [(["y"], True), (["y", "z"], False)])
