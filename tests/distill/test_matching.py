@@ -5,19 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c.distill import targets  # noqa: E402
-from slm2c.distill.batches import encode, predict, words  # noqa: E402
-from slm2c.distill.data import UNLABELLED, Sentences  # noqa: E402
-from slm2c.distill.losses import average_teachers  # noqa: E402
-from slm2c.distill.recipe import Phase, Pool, Shape  # noqa: E402
-from slm2c.distill.student import Lesson, Plan, Student, groups, judge, read_all, start_from_teacher  # noqa: E402
-from slm2c.distill.teacher import load_teacher  # noqa: E402
-from slm2c.distill.training import Moment  # noqa: E402
-from slm2c.distill.vocabulary import _bert, cut_vocabulary  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c.distill import targets
+from slm2c.distill.batches import encode, predict, words
+from slm2c.distill.data import UNLABELLED, Sentences
+from slm2c.distill.losses import average_teachers
+from slm2c.distill.recipe import Phase, Pool, Shape
+from slm2c.distill.student import Lesson, Plan, Student, groups, judge, read_all, start_from_teacher
+from slm2c.distill.teacher import load_teacher
+from slm2c.distill.training import Moment
+from slm2c.distill.vocabulary import _bert, cut_vocabulary
+from tests.distill import tiny
 
 TEXTS = ["turn on the lamps", "is the radio running", "start the zebra", "stop"]
 

@@ -8,17 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
+from tokenizers import Tokenizer
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-
-from slm2c import cli, evaluate, output, samples  # noqa: E402
-from slm2c.distill.recipe import read_recipe  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import cli, evaluate, output, samples
+from slm2c.distill.recipe import read_recipe
+from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [

@@ -4,17 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c.distill.batches import encode, predict  # noqa: E402
-from slm2c.distill.data import read_data  # noqa: E402
-from slm2c.distill.recipe import Recipe, read_recipe  # noqa: E402
-from slm2c.distill.teacher import load_teacher, save_teacher  # noqa: E402
-from slm2c.distill.tune import tuned, tuning  # noqa: E402
-from slm2c.distill.work import files_digest, stage  # noqa: E402
-from slm2c.errors import CompileError  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c.distill.batches import encode, predict
+from slm2c.distill.data import read_data
+from slm2c.distill.recipe import Recipe, read_recipe
+from slm2c.distill.teacher import load_teacher, save_teacher
+from slm2c.distill.tune import tuned, tuning
+from slm2c.distill.work import files_digest, stage
+from slm2c.errors import CompileError
+from tests.distill import tiny
 
 LABELS = ("ask", "off", "on")
 

@@ -4,18 +4,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-import numpy as np  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
-
-from slm2c.distill import batches, training  # noqa: E402
-from slm2c.distill.batches import Indices  # noqa: E402
-from slm2c.distill.recipe import Phase  # noqa: E402
-from slm2c.distill.training import Group, Job, Moment, fit  # noqa: E402
+from slm2c.distill import batches, training
+from slm2c.distill.batches import Indices
+from slm2c.distill.recipe import Phase
+from slm2c.distill.training import Group, Job, Moment, fit
 
 PHASES = {"warm-up": Phase(1, (0.0, 0.02)), "distil": Phase(3, (0.02, 0.001))}
 
@@ -120,8 +118,10 @@ def test_average_of_weights(tmp_path: Path) -> None:
     def loss(batch: Indices, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:
         return model.weight.sum(), {}
 
+    def plan(epoch: int, phase: Phase) -> list[Indices]:
+        return [np.arange(1)] * 2
+
     groups = [Group([model.weight])]
-    plan = lambda epoch, phase: [np.arange(1)] * 2  # noqa: E731
     made = Job("n", model, nn.Module(), groups, {"x": Phase(1, (0.5, 0.5))}, plan, loss, lambda m: (1.0, {}), 0, 0.2)
     fit(made, tmp_path, lambda *_: None)
     first = 2 / 11 * 1.0 + 9 / 11 * 0.5  # (1 + 1) / (10 + 1) is less than 0.2

@@ -4,13 +4,10 @@ import csv
 import random
 from pathlib import Path
 
-import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from transformers import BertConfig, BertForSequenceClassification, BertModel  # noqa: E402
-
-from slm2c.distill.vocabulary import SPECIAL, _bert  # noqa: E402
+from slm2c.distill.vocabulary import SPECIAL, _bert
 
 THINGS = ("lamp", "heater", "radio", "fan", "oven", "blind", "door", "alarm")
 PHRASES = {
