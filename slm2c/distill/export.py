@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ CALIBRATION = 256
 def write_model(
     student: Student, pieces: Tokenizer, calibration: Mapping[str, NDArray[np.int64]], folder: Path
 ) -> None:
-    """model.onnx, config.json, tokenizer.json and calib.npz: what a build reads."""
+    """model.onnx, config.json, tokenizer.json and calib.npz: what a build reads. Raises OSError."""
     config = student.bert.config
     tokens = config.max_position_embeddings
     ids = torch.zeros(1, tokens, dtype=torch.long)
@@ -38,19 +39,21 @@ def write_model(
     mask[0, :2] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own tracing
+        model = io.BytesIO()  # the exporter's own files turn a full disk into a RuntimeError
         torch.onnx.export(
             student.eval(),
             (ids, mask),
-            str(folder / "model.onnx"),
+            model,
             opset_version=OPSET,
             dynamo=False,  # needs nothing beyond PyTorch
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],
         )
+    (folder / "model.onnx").write_bytes(model.getvalue())
     config.architectures = ["BertForSequenceClassification"]
     config.save_pretrained(folder)
     pieces.enable_truncation(tokens)
-    pieces.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(pieces.to_str(pretty=True), encoding="utf-8")
     np.savez_compressed(folder / "calib.npz", **calibration)  # type: ignore[arg-type]
 
 

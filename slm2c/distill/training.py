@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from slm2c.compile import Progress
 from slm2c.distill.batches import Indices
+from slm2c.distill.files import reading, replace_file, save_tensors, writing
 from slm2c.distill.losses import cosine, linear
 from slm2c.distill.recipe import Phase
 
@@ -128,15 +128,17 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
     best = copy.deepcopy(job.model.state_dict())
     torch.manual_seed(job.seed)
     state = _State()
-    work.mkdir(parents=True, exist_ok=True)
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {"model": job.model, "aids": job.aids, "averaged": averaged, "optimizer": optimizer}
     checkpoint = work / f"{job.name}.pt"
     if checkpoint.is_file():
-        found = torch.load(checkpoint, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(found[name])
-        best, state = found["best"], _State(**found["state"])
-        torch.set_rng_state(found["random"])
+        with reading(checkpoint):
+            found = torch.load(checkpoint, weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(found[name])
+            best, state = found["best"], _State(**found["state"])
+            torch.set_rng_state(found["random"])
 
     def save() -> None:
         content = {name: part.state_dict() for name, part in parts.items()}
@@ -210,18 +212,3 @@ def _record(state: _State, phase: str, moment: Moment) -> None:
 def _write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     text = "".join(json.dumps(record) + "\n" for record in history)
     replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def save_tensors(content: object, path: Path) -> None:
-    """`torch.save`, whose own files turn a full disk into a RuntimeError."""
-    with path.open("wb") as file:
-        torch.save(content, file)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file by `write`, so that `path` holds either what it held or all of the new, whenever the power goes."""
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)

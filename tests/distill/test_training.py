@@ -1,5 +1,6 @@
 """The loop: it learns, and a kill changes nothing but the time."""
 
+import errno
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slm2c.distill import batches, training
+from slm2c.distill import batches, files
 from slm2c.distill.batches import Indices
 from slm2c.distill.recipe import Phase
 from slm2c.distill.training import Group, Job, Moment, fit
+from slm2c.errors import CompileError
 
 PHASES = {"warm-up": Phase(1, (0.0, 0.02)), "distil": Phase(3, (0.02, 0.001))}
 
@@ -134,13 +136,27 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
 
     def fails(part: Path) -> None:
         part.write_text("half of the n")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
-        training.replace_file(path, fails)
-    assert path.read_text() == "old"
-    training.replace_file(path, lambda part: part.write_text("new"))
+    with pytest.raises(CompileError, match=r"state\.pt': cannot be written: No space left on device; make room"):
+        files.replace_file(path, fails)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    files.replace_file(path, lambda part: part.write_text("new"))
     assert path.read_text() == "new"
+
+
+def test_a_checkpoint_that_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(job(kill_at=13), tmp_path, lambda *_: None, period=0)
+    path = tmp_path / "net.pt"
+    whole = path.read_bytes()
+    other = job()
+    other.model.add_module("more", nn.Linear(2, 2))
+    torch.save({"model": other.model.state_dict()}, tmp_path / "other.pt")
+    for content in (whole[:-100], whole[:100], b"", b"text", (tmp_path / "other.pt").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(CompileError, match=r"net\.pt': cannot be read: .+; remove the folder"):
+            fit(job(), tmp_path, lambda *_: None)
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
