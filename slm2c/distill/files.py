@@ -62,9 +62,14 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(content: object, path: Path) -> None:
-    """`torch.save`, whose own files turn a full disk into a RuntimeError."""
+    """`torch.save`. Raises OSError where a file cannot be written."""
     with path.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # the archive cannot be closed, because of what came before
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def first_line(error: BaseException) -> str:

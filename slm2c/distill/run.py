@@ -83,7 +83,8 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     student, history, key = _student(run, key, teachers[0], corpus, course)
     metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, corpus, teachers, student)}
     chosen, judged, finished, more = _finished(run, key, corpus, course, student)
-    metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / metrics["teacher"]["accuracy"]}
+    teacher = metrics["teacher"]["accuracy"]
+    metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / teacher if teacher else None}
     metrics["finish"] = finished
 
     def fill(new: Path) -> None:

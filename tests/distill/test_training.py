@@ -2,6 +2,7 @@
 
 import errno
 import json
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -145,6 +146,18 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
+@pytest.mark.parametrize("limit", [10, 1_000, 50_000, 399_000])
+def test_a_checkpoint_that_does_not_fit(limit: int, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(CompileError, match=r"state\.pt': cannot be written: File too large; make room"):
+            files.replace_file(tmp_path / "state.pt", lambda part: files.save_tensors(torch.zeros(100_000), part))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_that_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         fit(job(kill_at=13), tmp_path, lambda *_: None, period=0)
@@ -172,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
         lambda m: (1.0, {}),
         0,
     )
-    with pytest.raises(AssertionError, match="the loss is nan"):
+    with pytest.raises(CompileError, match="'n': the loss is nan at step 0; lower the learning rate"):
         fit(made, tmp_path, lambda *_: None)
 
 
