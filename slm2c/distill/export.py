@@ -89,22 +89,19 @@ def write_records(
 def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:
     """Accuracy on the validation sentences and the terms of the loss, over the steps, as one SVG; not of the finish."""
     history = [record for record in history if not record.get("finish")]
-    judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in history if "epoch_ends" in r]
-    last = judged[-1][0]
+    ends = [record for record in history if "epoch_ends" in record]
+    judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in ends]
+    kept = max(range(len(ends)), key=lambda i: (ends[i]["valid_accuracy"], -ends[i]["valid_loss"]))
+    last, best = judged[-1][0], judged[kept]
+    teachers = [(0, 100 * teacher), (last, 100 * teacher)]
     accuracy = chart(
         "Validation accuracy",
         "steps",
         "% right",
         [
             Series("student", judged, COLOURS[0]),
-            Series(
-                f"teacher, {100 * teacher:.1f} %",
-                [(0, 100 * teacher), (last, 100 * teacher)],
-                COLOURS[1],
-                True,
-                True,
-                "",
-            ),
+            Series(f"at best, {best[1]:.1f} %", [best], COLOURS[0], line=False, mark="ring"),
+            Series(f"teacher, {100 * teacher:.1f} %", teachers, COLOURS[1], dashed=True, mark=""),
         ],
     )
     series = []
