@@ -48,6 +48,8 @@ def writing(path: Path) -> Iterator[None]:
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file by `write`, so that `path` holds either what it held or all of the new, whenever the power goes.
 
+    Unlike `folders.replaced`, which is for outputs, it waits for the disk, and what a killed run leaves of a checkpoint
+    of half a gigabyte is overwritten by the next: its name is always the same.
     Raises CompileError if it cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
