@@ -29,12 +29,11 @@ def gather(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Corpus:
     others = unlabelled_sentences([data.unlabelled.texts[i] for i in chosen])
     taken = {key(text) for text in (*data.valid.texts, *others.texts)}
     wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
-    cut = vocabulary.cut_vocabulary
-    own = shape.pieces == "own"
-    pieces = None if own else cut(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
+    cut = None
+    if shape.pieces == "teacher":
+        cut = vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
     seen = {word for text in data.train.texts for word in text.lower().split()}
-    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, pieces.get_vocab() if pieces else seen)
+    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, cut.get_vocab() if cut else seen)
     altered = augmented(data.train, wanted, taken, near, seed)
     sentences = data.train + altered + others
-    pieces = pieces or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary)
-    return Corpus(sentences, len(altered), pieces)
+    return Corpus(sentences, len(altered), cut or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnxruntime
@@ -100,6 +101,14 @@ def test_the_log_tells_the_phases(student: Path) -> None:
     assert 5 > distil[0] > distil[1] > distil[2] > distil[3] > 1
     assert all(r["temperature"] == 1 and "hidden" not in r for r in tune)
     assert steps[-1]["soft"] < steps[0]["soft"]
+
+
+def test_the_picture_names_the_best_epoch_and_the_teacher(student: Path) -> None:
+    history = [json.loads(line) for line in (student / "log.jsonl").read_text().splitlines()]
+    best = max(r["valid_accuracy"] for r in history if "epoch_ends" in r and not r.get("finish"))
+    teacher = json.loads((student / "metrics.json").read_text())["teacher"]["accuracy"]
+    texts = [e.text for e in ElementTree.parse(student / "curves.svg").iter()]
+    assert {f"at best, {100 * best:.1f} %", f"teacher, {100 * teacher:.1f} %", "soft", "attention"} <= set(texts)
 
 
 def test_the_compiler_takes_it_and_says_the_same(student: Path, given: Path, tmp_path: Path, host_cc: str) -> None:
