@@ -115,9 +115,10 @@ def written(path: Path, shapes: Mapping[str, Sequence[int]]) -> str:
 def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     """What `slm2c distill` made in so many seconds, and what to do with it."""
     made, teacher, finish = facts["student"], facts["teacher"], facts["finish"]
+    of_teacher = "parameters" if made["of_teacher"] is None else f"{made['of_teacher']:.1%} of that"
     rows = [
         ("teacher", f"{teacher['accuracy']:.2%}", teacher["parameters"], "parameters"),
-        ("student", f"{made['accuracy_float']:.2%}", made["parameters"], f"{made['of_teacher']:.1%} of that"),
+        ("student", f"{made['accuracy_float']:.2%}", made["parameters"], of_teacher),
         ("in integers", f"{made['accuracy_integer']:.2%}", None, f"the same label for {made['agreement']:.2%}"),
     ]
     if finish:

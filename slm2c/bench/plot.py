@@ -92,7 +92,8 @@ def _mark(kind: str, x: float, y: float, colour: str) -> str:
 
 
 def _ticks(largest: float) -> list[float]:
-    """Four to eight round numbers from 0 on, the last one at or above `largest`."""
+    """Four to eight round numbers from 0 on, the last one at or above `largest`; up to 1 where that is 0."""
+    largest = largest or 1.0
     power = 10.0 ** math.floor(math.log10(largest))
     step = next(s * power for s in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0) if largest <= 8 * s * power)
     return [i * step for i in range(math.ceil(largest / step - 1e-9) + 1)]

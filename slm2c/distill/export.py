@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ CALIBRATION = 256
 def write_model(
     student: Student, pieces: Tokenizer, calibration: Mapping[str, NDArray[np.int64]], folder: Path
 ) -> None:
-    """model.onnx, config.json, tokenizer.json and calib.npz: what a build reads."""
+    """model.onnx, config.json, tokenizer.json and calib.npz: what a build reads. Raises OSError."""
     config = student.bert.config
     tokens = config.max_position_embeddings
     ids = torch.zeros(1, tokens, dtype=torch.long)
@@ -38,19 +39,21 @@ def write_model(
     mask[0, :2] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own tracing
+        model = io.BytesIO()  # the exporter's own files turn a full disk into a RuntimeError
         torch.onnx.export(
             student.eval(),
             (ids, mask),
-            str(folder / "model.onnx"),
+            model,
             opset_version=OPSET,
             dynamo=False,  # needs nothing beyond PyTorch
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],
         )
+    (folder / "model.onnx").write_bytes(model.getvalue())
     config.architectures = ["BertForSequenceClassification"]
     config.save_pretrained(folder)
     pieces.enable_truncation(tokens)
-    pieces.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(pieces.to_str(pretty=True), encoding="utf-8")
     np.savez_compressed(folder / "calib.npz", **calibration)  # type: ignore[arg-type]
 
 
@@ -86,22 +89,19 @@ def write_records(
 def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:
     """Accuracy on the validation sentences and the terms of the loss, over the steps, as one SVG; not of the finish."""
     history = [record for record in history if not record.get("finish")]
-    judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in history if "epoch_ends" in r]
-    last = judged[-1][0]
+    ends = [record for record in history if "epoch_ends" in record]
+    judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in ends]
+    kept = max(range(len(ends)), key=lambda i: (ends[i]["valid_accuracy"], -ends[i]["valid_loss"]))
+    last, best = judged[-1][0], judged[kept]
+    teachers = [(0, 100 * teacher), (last, 100 * teacher)]
     accuracy = chart(
         "Validation accuracy",
         "steps",
         "% right",
         [
             Series("student", judged, COLOURS[0]),
-            Series(
-                f"teacher, {100 * teacher:.1f} %",
-                [(0, 100 * teacher), (last, 100 * teacher)],
-                COLOURS[1],
-                True,
-                True,
-                "",
-            ),
+            Series(f"at best, {best[1]:.1f} %", [best], COLOURS[0], line=False, mark="ring"),
+            Series(f"teacher, {100 * teacher:.1f} %", teachers, COLOURS[1], dashed=True, mark=""),
         ],
     )
     series = []

@@ -52,11 +52,11 @@ class Pool:
     """
 
     augment: int = 6
-    augmented: int = 10_000
+    augmented: int = 3_000
     unlabelled: int = 25_000
     repeats: int = 1
     share: float = 0.5
-    steps: int = 200
+    steps: int = 60
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Training:
 class Finish:
     """The fine-tune with the compiler's quantizer in the graph; none where epochs is 0."""
 
-    epochs: int = 2
+    epochs: int = 1
     rate: float = 2e-5
 
 
@@ -114,8 +114,8 @@ class Recipe:
     data: Pool = field(default_factory=Pool)
     training: Training = field(default_factory=Training)
     warm_up: Phase = Phase(epochs=1, rate=(0.0, 1e-3))
-    distil: Phase = Phase(epochs=12, rate=(1e-3, 1e-4), temperature=(5.0, 1.0), hidden=(1.0, 0.0))
-    fine_tune: Phase = Phase(epochs=2, rate=(1e-4, 1e-5), alpha=0.5, temperature=(1.0, 1.0), hidden=(0.0, 0.0))
+    distil: Phase = Phase(epochs=10, rate=(1e-3, 1e-4), temperature=(5.0, 1.0), hidden=(1.0, 0.0))
+    fine_tune: Phase = Phase(epochs=1, rate=(1e-4, 1e-5), alpha=0.5, temperature=(1.0, 1.0), hidden=(0.0, 0.0))
     finish: Finish = field(default_factory=Finish)
 
     @property
@@ -134,7 +134,7 @@ def quick(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         teacher=replace(recipe.teacher, epochs=third(recipe.teacher.epochs)),
-        data=replace(recipe.data, augment=1, augmented=min(recipe.data.augmented, 5_000)),
+        data=replace(recipe.data, augment=1, augmented=min(recipe.data.augmented, 2_000)),
         distil=replace(recipe.distil, epochs=third(recipe.distil.epochs)),
         fine_tune=replace(recipe.fine_tune, epochs=third(recipe.fine_tune.epochs)),
         finish=replace(recipe.finish, epochs=third(recipe.finish.epochs)),

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from slm2c import __version__
 from slm2c.compile import Progress
 from slm2c.distill import export, integer, targets, vocabulary
 from slm2c.distill.batches import encode, predict
-from slm2c.distill.data import Data, Sentences, augmented, key, read_data, unlabelled_sentences
+from slm2c.distill.corpus import Corpus, gather
+from slm2c.distill.data import Data, read_data
+from slm2c.distill.files import writing
 from slm2c.distill.finish import finish
 from slm2c.distill.losses import average_teachers, layer_map
 from slm2c.distill.recipe import Finish, Recipe
@@ -28,8 +28,6 @@ from slm2c.distill.tune import tuned
 from slm2c.distill.work import digest, files_digest, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
-
-_MATCHING = ("hidden", "attention")
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,6 @@ class Request:
     out: Path
     recipe: Recipe
     seed: int = 1
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Everything the student reads, labelled sentences first, `altered` augmented ones next; and its tokenizer."""
-
-    sentences: Sentences
-    altered: int
-    pieces: Tokenizer
 
 
 @dataclass(frozen=True)
@@ -81,6 +70,7 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     require_replaceable(request.out, export.MARK)
     data = read_data(request.train, request.valid, request.unlabelled)
     loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
+    vocabulary.require_possible(recipe.student, loaded[0].tokenizer, data.train.texts + data.unlabelled.texts)
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     out = request.out.resolve()
@@ -88,17 +78,18 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
         recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
     )
     teachers, key = _teachers(run, request.teachers, loaded)
-    pool = _pool(data, teachers[0], recipe, run.seed)
-    course, key = _course(run, key, teachers, pool)
-    student, history, key = _student(run, key, teachers[0], pool, course)
-    metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, pool, teachers, student)}
-    chosen, judged, finished, more = _finished(run, key, pool, course, student)
-    metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / metrics["teacher"]["accuracy"]}
+    corpus = gather(data, teachers[0], recipe, run.seed)
+    course, key = _course(run, key, teachers, corpus)
+    student, history, key = _student(run, key, teachers[0], corpus, course)
+    metrics = {"slm2c": __version__, "seed": run.seed, **_facts(run, corpus, teachers, student)}
+    chosen, judged, finished, more = _finished(run, key, corpus, course, student)
+    teacher = metrics["teacher"]["accuracy"]
+    metrics["student"] |= {**asdict(judged), "of_teacher": judged.accuracy_float / teacher if teacher else None}
     metrics["finish"] = finished
 
     def fill(new: Path) -> None:
         for path in chosen.iterdir():
-            shutil.copyfile(path, new / path.name)
+            (new / path.name).write_bytes(path.read_bytes())  # copyfile would name the source of what fails
         export.write_records(recipe, metrics, [*history, *more], new)
 
     replace_folder(request.out, fill, export.MARK)
@@ -118,37 +109,35 @@ def _teachers(run: _Run, folders: Sequence[Path], loaded: Sequence[Teacher]) -> 
     return found, digest(keys)
 
 
-def _course(run: _Run, key: str, teachers: Sequence[Teacher], pool: Pool) -> tuple[Course, str]:
+def _course(run: _Run, key: str, teachers: Sequence[Teacher], corpus: Corpus) -> tuple[Course, str]:
     """(what there is to learn, its key): the teachers are asked about each sentence."""
-    layers = tuple(dict.fromkeys(other for _, other in run.pairs))
-    used = [any(max(getattr(phase, loss)) > 0 for phase in run.recipe.phases.values()) for loss in _MATCHING]
-    hidden, attention = (layers if use else () for use in used)
-    at, key = stage(run.work, "targets", key, pool.sentences, hidden, attention)
+    layers = _layers(run.recipe, run.pairs)
+    at, key = stage(run.work, "targets", key, corpus.sentences, layers)
     if not (at / targets.DONE).is_file():
         bf16 = run.recipe.training.bf16
-        targets.ask(teachers, pool.sentences.texts, run.tokens, hidden, attention, at, bf16, run.progress)
-    asked = targets.open_targets(at, hidden, attention)
-    valid = [e.ids for e in encode(pool.pieces, run.data.valid.texts, run.tokens)]
-    reading = read_all(pool.pieces, pool.sentences, run.tokens)
+        targets.ask(teachers, corpus.sentences.texts, run.tokens, layers, at, run.progress, bf16)
+    asked = targets.open_targets(at, layers)
+    valid = [e.ids for e in encode(corpus.pieces, run.data.valid.texts, run.tokens)]
+    reading = read_all(corpus.pieces, corpus.sentences, run.tokens)
     return Course(reading, asked, run.pairs, valid, run.data.valid.labels), key
 
 
 def _student(
-    run: _Run, key: str, teacher: Teacher, pool: Pool, course: Course
+    run: _Run, key: str, teacher: Teacher, corpus: Corpus, course: Course
 ) -> tuple[Student, list[dict[str, Any]], str]:
     """(the distilled student, the history of its training, its key)."""
     recipe = replace(run.recipe, finish=Finish())  # which may change without a new student
-    at, key = stage(run.work, "student", key, pool.pieces.to_str(), recipe, run.seed, run.pairs)
+    at, key = stage(run.work, "student", key, corpus.pieces.to_str(), recipe, run.seed, run.pairs)
     torch.manual_seed(run.seed)
-    student = Student(recipe.student, pool.pieces.get_vocab_size(), run.data.names, recipe.training.dropout)
-    start_from_teacher(student, pool.pieces, teacher)
+    student = Student(recipe.student, corpus.pieces.get_vocab_size(), run.data.names, recipe.training.dropout)
+    start_from_teacher(student, corpus.pieces, teacher)
     features = int(teacher.config.hidden_size)
     job = lessons("student", student, course, features, recipe.phases, recipe, run.seed)
     return student, fit(job, at, run.progress), key
 
 
 def _finished(
-    run: _Run, key: str, pool: Pool, course: Course, student: Student
+    run: _Run, key: str, corpus: Corpus, course: Course, student: Student
 ) -> tuple[Path, integer.Judged, dict[str, Any] | None, list[dict[str, Any]]]:
     """(folder with the better of the distilled and the finished student, its accuracy, both accuracies, the finish's
     history if it is the better).
@@ -158,8 +147,9 @@ def _finished(
     def compiled(name: str) -> tuple[Path, integer.Compiled, integer.Judged]:
         folder = run.work / name
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        export.write_model(student, pool.pieces, calibration, folder)
+        with writing(folder):
+            folder.mkdir()
+            export.write_model(student, corpus.pieces, calibration, folder)
         found = integer.compile_folder(folder, run.progress)
         return folder, found, integer.judge(found, folder / "tokenizer.json", run.data.valid, run.progress)
 
@@ -187,25 +177,15 @@ def _pairs(recipe: Recipe, teacher: Teacher) -> tuple[tuple[int, int], ...]:
     return pairs
 
 
-def _pool(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Pool:
-    """All sentences, and the student's vocabulary for them."""
-    options, shape = recipe.data, recipe.student
-    chosen = np.random.default_rng(seed).permutation(len(data.unlabelled))[: options.unlabelled]
-    others = unlabelled_sentences([data.unlabelled.texts[i] for i in chosen])
-    taken = {key(text) for text in (*data.valid.texts, *others.texts)}
-    wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
-    own = shape.pieces == "own"
-    cut = vocabulary.cut_vocabulary
-    pieces = None if own else cut(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
-    seen = {word for text in data.train.texts for word in text.lower().split()}
-    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, pieces.get_vocab() if pieces else seen)
-    altered = augmented(data.train, wanted, taken, near, seed)
-    sentences = data.train + altered + others
-    pieces = pieces or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary)
-    return Pool(sentences, len(altered), pieces)
+def _layers(recipe: Recipe, pairs: Sequence[tuple[int, int]]) -> targets.Layers:
+    """The teacher's layers that a phase matches."""
+    others = tuple(dict.fromkeys(other for _, other in pairs))
+    phases = recipe.phases.values()
+    hidden, attention = any(max(p.hidden) > 0 for p in phases), any(max(p.attention) > 0 for p in phases)
+    return targets.Layers(others if hidden else (), others if attention else ())
 
 
-def _facts(run: _Run, pool: Pool, teachers: Sequence[Teacher], student: Student) -> dict[str, Any]:
+def _facts(run: _Run, corpus: Corpus, teachers: Sequence[Teacher], student: Student) -> dict[str, Any]:
     """What metrics.json says about sentences, teachers and student, but for the student's accuracy."""
     data, tokens = run.data, run.tokens
     texts, labels = data.valid.texts, data.valid.labels
@@ -214,8 +194,8 @@ def _facts(run: _Run, pool: Pool, teachers: Sequence[Teacher], student: Student)
     return {
         "sentences": {
             "labelled": len(data.train),
-            "augmented": pool.altered,
-            "unlabelled": len(pool.sentences) - len(data.train) - pool.altered,
+            "augmented": corpus.altered,
+            "unlabelled": len(corpus.sentences) - len(data.train) - corpus.altered,
             "valid": len(data.valid),
             "left_out": data.left_out,
         },
@@ -227,6 +207,6 @@ def _facts(run: _Run, pool: Pool, teachers: Sequence[Teacher], student: Student)
         "student": {
             "parameters": sum(p.numel() for p in student.parameters()),
             "labels": len(data.names),
-            "vocabulary": pool.pieces.get_vocab_size(),
+            "vocabulary": corpus.pieces.get_vocab_size(),
         },
     }

@@ -6,8 +6,10 @@ teacher's can still be compared with it, word by word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from torch import Tensor
 
 from slm2c.compile import Progress
 from slm2c.distill.batches import Indices, by_length, encode, pad, words
+from slm2c.distill.files import reading, replace_file, writing
 from slm2c.distill.losses import average_teachers
-from slm2c.distill.teacher import Teacher
-from slm2c.distill.training import replace_file
+from slm2c.distill.teacher import Answer, Teacher
 
+_INDEX = "index.npz"
 DONE = "logits.npy"
 """What `ask` writes last: the others are whole where this is."""
 
@@ -75,61 +78,120 @@ def by_word(attention: Tensor, pool: Tensor) -> Tensor:
     return pool @ attention @ (pool > 0).to(attention.dtype).transpose(1, 2)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Layers:
+    """Of which layers of the first teacher, counted from 1, hidden states and attention are kept."""
+
+    hidden: tuple[int, ...] = ()
+    attention: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Hidden states and attention by layer, mapped from files and filled batch by batch; see `Targets`."""
+
+    groups: Sequence[Sequence[int]]
+    starts: Indices
+    squares: Indices
+    hidden: Mapping[int, Any]
+    attention: Mapping[int, Any]
+
+    def fill(self, batch: Indices, answer: Answer, tokens: int) -> None:
+        """`batch`: positions of the sentences that a teacher has answered, padded to `tokens`."""
+        pool = pooling([self.groups[i] for i in batch], tokens)
+        for layer, rows in self.hidden.items():
+            states = (pool @ answer.hidden[layer].float()).numpy().astype(np.float16)
+            for j, i in enumerate(batch):
+                rows[self.starts[i] : self.starts[i + 1]] = states[j, : self.groups[i][-1] + 1]
+        for layer, rows in self.attention.items():
+            mean = by_word(answer.attention[layer - 1].float().mean(1), pool).numpy().astype(np.float16)
+            for j, i in enumerate(batch):
+                n = self.groups[i][-1] + 1
+                rows[self.squares[i] : self.squares[i + 1]] = mean[j, :n, :n].ravel()
+
+    def flush(self) -> None:
+        """Bring what was filled in to the disk."""
+        for rows in (*self.hidden.values(), *self.attention.values()):
+            rows.flush()
+
+
 def ask(
     teachers: Sequence[Teacher],
     texts: Sequence[str],
     tokens: int,
-    hidden: Sequence[int],
-    attention: Sequence[int],
+    layers: Layers,
     folder: Path,
-    bf16: bool,
     progress: Progress,
+    bf16: bool = False,
 ) -> None:
-    """Let all teachers judge the sentences; `open_targets` reads what this leaves in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    logits: list[Tensor] = []
+    """Let all teachers judge the sentences, cut to `tokens`; `open_targets` reads what this leaves in `folder`.
+
+    Raises CompileError if that cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    logits = []
     for number, teacher in enumerate(teachers):
         encodings = encode(teacher.tokenizer, texts, tokens)
-        groups = [words(e) for e in encodings]
-        of_layers: dict[str, Any] = {}
-        if number == 0:
-            counts = np.array([g[-1] + 1 for g in groups])
-            starts, squares = (np.concatenate([[0], np.cumsum(n)]) for n in (counts, counts**2))
-            np.savez(folder / "index.npz", starts=starts, squares=squares)
-            width = int(teacher.config.hidden_size)
-            shapes: dict[str, tuple[int, ...]] = {f"hidden-{x}": (int(starts[-1]), width) for x in hidden}
-            shapes |= {f"attention-{x}": (int(squares[-1]),) for x in attention}
-            of_layers = {
-                name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float16, shape)
-                for name, shape in shapes.items()
-            }
-        rows = torch.zeros(0)
-        teacher.model.eval()
-        order = by_length([len(e.ids) for e in encodings], _BATCH)
-        for done, batch in enumerate(order):
-            progress(f"teacher {number + 1} of {len(teachers)} labels {len(texts):,} sentences", done, len(order))
-            ids, mask = pad([encodings[i].ids for i in batch])
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                answer = teacher.model(ids, mask, bool(of_layers))
-            if not len(rows):
-                rows = torch.zeros(len(texts), answer.logits.shape[1])
-            rows[torch.from_numpy(batch)] = answer.logits.float()
-            if of_layers:
-                pool = pooling([groups[i] for i in batch], ids.shape[1])
-                for x in hidden:
-                    states = (pool @ answer.hidden[x].float()).numpy().astype(np.float16)
-                    for j, i in enumerate(batch):
-                        of_layers[f"hidden-{x}"][starts[i] : starts[i + 1]] = states[j, : counts[i]]
-                for x in attention:
-                    mean = by_word(answer.attention[x - 1].float().mean(1), pool).numpy().astype(np.float16)
-                    for j, i in enumerate(batch):
-                        part = mean[j, : counts[i], : counts[i]]
-                        of_layers[f"attention-{x}"][squares[i] : squares[i + 1]] = part.ravel()
-        for array in of_layers.values():
-            array.flush()
-        logits.append(rows)
+        title = f"teacher {number + 1} of {len(teachers)} labels {len(texts):,} sentences"
+        files = None if number else _new_files(folder, [words(e) for e in encodings], layers, teacher)
+        logits.append(_answers(teacher, [e.ids for e in encodings], files, bf16, partial(progress, title)))
+        if files is not None:
+            with writing(folder):
+                files.flush()
     replace_file(folder / DONE, lambda part: _save(part, average_teachers(logits)))
+
+
+@torch.no_grad()
+def _answers(
+    teacher: Teacher, ids: Sequence[Sequence[int]], files: _Files | None, bf16: bool, done: Callable[[int, int], None]
+) -> Tensor:
+    """Logits [sentences, classes]; hidden states and attention go to the files."""
+    found: dict[int, Tensor] = {}
+    internals = files is not None and bool(files.hidden or files.attention)
+    teacher.model.eval()
+    batches = by_length([len(x) for x in ids], _BATCH)
+    for number, batch in enumerate(batches):
+        done(number, len(batches))
+        padded, mask = pad([ids[i] for i in batch])
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            answer = teacher.model(padded, mask, internals)
+        found |= {int(i): row for i, row in zip(batch, answer.logits.float(), strict=True)}
+        if files is not None and internals:
+            files.fill(batch, answer, padded.shape[1])
+    return torch.stack([found[i] for i in range(len(ids))])
+
+
+def _new_files(folder: Path, groups: Sequence[Sequence[int]], layers: Layers, teacher: Teacher) -> _Files:
+    counts = np.array([g[-1] + 1 for g in groups])
+    starts, squares = (np.concatenate([[0], np.cumsum(n)]) for n in (counts, counts**2))
+    width = int(teacher.config.hidden_size)
+    with writing(folder):
+        np.savez(folder / _INDEX, starts=starts, squares=squares)
+        return _Files(
+            groups,
+            starts,
+            squares,
+            {x: _new_array(_hidden(folder, x), (int(starts[-1]), width)) for x in layers.hidden},
+            {x: _new_array(_attention(folder, x), (int(squares[-1]),)) for x in layers.attention},
+        )
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> Any:
+    """A file of float16, mapped. Its room is taken now: what a full disk does to a mapped hole later is SIGBUS."""
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _hidden(folder: Path, layer: int) -> Path:
+    return folder / f"hidden-{layer}.npy"
+
+
+def _attention(folder: Path, layer: int) -> Path:
+    return folder / f"attention-{layer}.npy"
 
 
 def _save(path: Path, values: Tensor) -> None:
@@ -137,15 +199,25 @@ def _save(path: Path, values: Tensor) -> None:
         np.save(file, values.numpy())
 
 
-def open_targets(folder: Path, hidden: Sequence[int], attention: Sequence[int]) -> Targets:
-    """What `ask` wrote; hidden states and attention are mapped into memory, not read."""
-    index = np.load(folder / "index.npz")
-    states = {x: np.load(folder / f"hidden-{x}.npy", mmap_mode="r") for x in hidden}
-    return Targets(
-        torch.from_numpy(np.load(folder / DONE)),
-        index["starts"],
-        index["squares"],
-        states,
-        {x: float(v[:20_000].astype(np.float32).var(0).mean()) for x, v in states.items()},
-        {x: np.load(folder / f"attention-{x}.npy", mmap_mode="r") for x in attention},
-    )
+def open_targets(folder: Path, layers: Layers) -> Targets:
+    """What `ask` wrote; hidden states and attention are mapped into memory, not read.
+
+    Raises CompileError for a file that is not as it was written.
+    """
+    with reading(folder / DONE):
+        logits = torch.from_numpy(np.load(folder / DONE))
+    with reading(folder / _INDEX):
+        index = np.load(folder / _INDEX)
+        starts, squares = index["starts"], index["squares"]
+    hidden = {x: _mapped(_hidden(folder, x), int(starts[-1])) for x in layers.hidden}
+    attention = {x: _mapped(_attention(folder, x), int(squares[-1])) for x in layers.attention}
+    variance = {x: float(v[:20_000].astype(np.float32).var(0).mean()) for x, v in hidden.items()}
+    return Targets(logits, starts, squares, hidden, variance, attention)
+
+
+def _mapped(path: Path, rows: int) -> Any:
+    with reading(path):
+        found = np.load(path, mmap_mode="r")
+        if len(found) != rows:
+            raise ValueError(f"{len(found)} rows instead of {rows}")
+        return found

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from slm2c.distill.training import save_tensors
+from slm2c.distill.files import first_line, save_tensors
 from slm2c.errors import CompileError, Problem
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # teachers are folders; nothing is to be fetched
@@ -90,41 +90,51 @@ class Teacher:
 
 
 def load_teacher(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
-    """Read a folder of transformers, or one that `save_teacher` wrote.
+    """Read a folder of transformers, or one that `save_teacher` wrote, for sentences of up to `tokens`.
 
     Raises CompileError for a folder that is not such an encoder.
     """
+    _require_files(folder)
+    try:
+        return _loaded(folder, labels, tokens)
+    except CompileError:
+        raise
+    except Exception as error:
+        fact = f"cannot be loaded: {first_line(error)}"
+        raise CompileError(Problem(str(folder), "", fact, "save it again with save_pretrained")) from error
+
+
+def _loaded(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    _require_files(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        _require_encoder(folder, config, tokens)
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        names = [config.id2label[i] for i in sorted(config.id2label)] if config.id2label else []
-        known = sorted(names) == sorted(labels)
-        options = {"local_files_only": True, "attn_implementation": "eager", "dtype": torch.float32}
-        kind = (config.architectures or [""])[0]
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-            if kind.endswith("ForSequenceClassification") and known:
-                whole = AutoModelForSequenceClassification.from_pretrained(folder, **options)
-                return Teacher(Ready(whole, [names.index(x) for x in labels]), _plain(tokenizer), config, True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    _require_encoder(folder, config, tokens)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()  # both are for the caller
+    tokenizer.no_truncation()
+    names = [config.id2label[i] for i in sorted(config.id2label)] if config.id2label else []
+    order = [names.index(x) for x in labels] if sorted(names) == sorted(labels) else None
+    options = {"local_files_only": True, "attn_implementation": "eager", "dtype": torch.float32}
+    kind = (config.architectures or [""])[0]
+    tuned = order is not None
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        if order is not None and kind.endswith("ForSequenceClassification"):
+            model: nn.Module = Ready(AutoModelForSequenceClassification.from_pretrained(folder, **options), order)
+        else:
             model = Classifier(AutoModel.from_pretrained(folder, **options), len(labels))
-        head = folder / _HEAD
-        tuned = head.is_file() and known
-        if tuned:
-            state = torch.load(head, weights_only=True)
-            order = [names.index(x) for x in labels]
-            model.head.load_state_dict({k: v[order] for k, v in state.items()})
-    except CompileError:
-        raise
-    except Exception as error:
-        fact = f"cannot be loaded: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        raise CompileError(Problem(str(folder), "", fact, "save it again with save_pretrained")) from error
-    return Teacher(model, _plain(tokenizer), config, tuned)
+            tuned = order is not None and (folder / _HEAD).is_file()
+            if tuned:
+                state = torch.load(folder / _HEAD, weights_only=True)
+                model.head.load_state_dict({k: v[order] for k, v in state.items()})
+    teacher = Teacher(model, tokenizer, config, tuned)
+    most = max(tokenizer.get_vocab().values(), default=0)
+    if most >= len(teacher.table):
+        fact = f"has {len(teacher.table):,} embeddings, and a tokenizer whose pieces count to {most + 1:,}"
+        raise CompileError(Problem(str(folder), "", fact, "put the tokenizer.json there that it was trained with"))
+    return teacher
 
 
 def save_teacher(teacher: Teacher, labels: Sequence[str], folder: Path) -> None:
@@ -134,7 +144,7 @@ def save_teacher(teacher: Teacher, labels: Sequence[str], folder: Path) -> None:
     encoder.config.id2label = dict(enumerate(labels))
     encoder.config.label2id = {name: i for i, name in enumerate(labels)}
     encoder.save_pretrained(folder)
-    teacher.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(teacher.tokenizer.to_str(pretty=True), encoding="utf-8")
     save_tensors(teacher.model.head.state_dict(), folder / _HEAD)
 
 
@@ -162,10 +172,3 @@ def _require_encoder(folder: Path, config: Any, tokens: int) -> None:
     if room < tokens:
         fact = f"takes {room} tokens, the student {tokens}"
         raise CompileError(Problem(str(folder), "", fact, "lower student.tokens, or take another teacher"))
-
-
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer that neither pads nor cuts: that is for the caller."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,10 @@ from torch import Tensor, nn
 
 from slm2c.compile import Progress
 from slm2c.distill.batches import Indices
+from slm2c.distill.files import reading, replace_file, save_tensors, writing
 from slm2c.distill.losses import cosine, linear
 from slm2c.distill.recipe import Phase
+from slm2c.errors import CompileError, Problem
 
 _PERIOD = 60.0  # seconds between checkpoints
 _LOGGED = 50  # steps between records
@@ -115,35 +116,11 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
     """Train `job.model`; it ends with the best epoch's weights (the average, if there is one) in evaluation mode.
 
     `work` holds <name>.pt, a checkpoint each `period` seconds, from which a call with the same job goes on. Returns the
-    history: records of steps and, with `epoch_ends`, of epochs; also in <name>.jsonl.
+    history: records of steps and, with `epoch_ends`, of epochs; also in <name>.jsonl. Raises CompileError if `work`
+    cannot be written, or holds a checkpoint that is damaged, and if the loss is no longer finite.
     """
-    optimizer = torch.optim.AdamW(
-        [{"params": list(g.parameters), "weight_decay": g.decay, "factor": g.factor} for g in job.groups],
-        lr=1e-3,
-        betas=job.betas,
-        eps=1e-6,
-        fused=True,
-    )
-    averaged = copy.deepcopy(job.model) if job.average else job.model
-    best = copy.deepcopy(job.model.state_dict())
-    torch.manual_seed(job.seed)
-    state = _State()
-    work.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, Any] = {"model": job.model, "aids": job.aids, "averaged": averaged, "optimizer": optimizer}
-    checkpoint = work / f"{job.name}.pt"
-    if checkpoint.is_file():
-        found = torch.load(checkpoint, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(found[name])
-        best, state = found["best"], _State(**found["state"])
-        torch.set_rng_state(found["random"])
-
-    def save() -> None:
-        content = {name: part.state_dict() for name, part in parts.items()}
-        content |= {"best": best, "state": vars(state), "random": torch.get_rng_state()}
-        replace_file(checkpoint, lambda part: save_tensors(content, part))
-        _write_log(work / f"{job.name}.jsonl", state.history)
-
+    loop = _Loop(job, work / f"{job.name}.pt")
+    state = loop.state
     epochs = [(name, phase, i) for name, phase in job.phases.items() for i in range(phase.epochs)]
     saved = time.monotonic()
     for number in range(state.epoch, len(epochs)):
@@ -155,46 +132,97 @@ def fit(job: Job, work: Path, progress: Progress, period: float = _PERIOD) -> li
         while state.step < len(plan):
             progress(title, state.step, len(plan))
             moment = Moment(phase, (i + state.step / len(plan)) / phase.epochs)
-            _step(job, optimizer, averaged, plan[state.step], moment, state)
+            loop.learn(plan[state.step], moment)
             if state.step % _LOGGED == 0 or state.step == len(plan):
                 _record(state, name, moment)
             if time.monotonic() > saved + period:
-                save()
+                loop.save()
                 saved = time.monotonic()
-        averaged.eval()
-        value, figures = job.judge(averaged)
-        state.history.append({"epoch_ends": number, "phase": name, "steps": state.steps, **figures})
-        if value > state.best:
-            state.best, state.best_epoch = value, number
-            best = copy.deepcopy(averaged.state_dict())
-        state.epoch, state.step = number + 1, 0
-        save()
-    job.model.load_state_dict(best)
+        loop.end_epoch(number, name)
+        loop.save()
+    job.model.load_state_dict(loop.best)
     job.model.eval()
     return state.history
 
 
-def _step(job: Job, optimizer: Any, averaged: nn.Module, batch: Indices, moment: Moment, state: _State) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = moment.rate * group["factor"]
-    with torch.autocast("cpu", torch.bfloat16, enabled=job.bf16):
-        loss, terms = job.loss(batch, moment)
-    assert torch.isfinite(loss), f"{job.name}: the loss is {loss.item()} at step {state.steps}"
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(job.model.parameters(), job.clip)
-    optimizer.step()
-    state.step += 1
-    state.steps += 1
-    for name, term in {"loss": loss, **terms}.items():
-        state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
-    state.sums["steps"] = state.sums.get("steps", 0) + 1
-    if job.average:
-        # Young averages follow closely, or the random start would weigh on them for long.
-        keep = min(job.average, (1 + state.steps) / (10 + state.steps))
-        with torch.no_grad():
-            for old, new in zip(averaged.parameters(), job.model.parameters(), strict=True):
-                old.lerp_(new, 1 - keep)
+class _Loop:
+    """All that a checkpoint holds, taken from `checkpoint` if that is there."""
+
+    def __init__(self, job: Job, checkpoint: Path) -> None:
+        self.job, self.checkpoint, self.state = job, checkpoint, _State()
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(g.parameters), "weight_decay": g.decay, "factor": g.factor} for g in job.groups],
+            lr=1e-3,
+            betas=job.betas,
+            eps=1e-6,
+            fused=True,
+        )
+        self.averaged = copy.deepcopy(job.model) if job.average else job.model
+        self.best = copy.deepcopy(job.model.state_dict())
+        self._parts: dict[str, Any] = {
+            "model": job.model,
+            "aids": job.aids,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+        }
+        torch.manual_seed(job.seed)
+        with writing(checkpoint.parent):
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        if checkpoint.is_file():
+            with reading(checkpoint):
+                self._load()
+
+    def _load(self) -> None:
+        found = torch.load(self.checkpoint, weights_only=True)
+        for name, part in self._parts.items():
+            part.load_state_dict(found[name])
+        self.best, self.state = found["best"], _State(**found["state"])
+        torch.set_rng_state(found["random"])
+
+    def save(self) -> None:
+        """The checkpoint, and the history so far as text."""
+        content = {name: part.state_dict() for name, part in self._parts.items()}
+        content |= {"best": self.best, "state": vars(self.state), "random": torch.get_rng_state()}
+        replace_file(self.checkpoint, lambda part: save_tensors(content, part))
+        log = "".join(json.dumps(record) + "\n" for record in self.state.history)
+        replace_file(self.checkpoint.with_suffix(".jsonl"), lambda part: part.write_text(log, encoding="utf-8"))
+
+    def learn(self, batch: Indices, moment: Moment) -> None:
+        """One step."""
+        job, state = self.job, self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = moment.rate * group["factor"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=job.bf16):
+            loss, terms = job.loss(batch, moment)
+        if not torch.isfinite(loss):
+            fact = f"the loss is {loss.item()} at step {state.steps}"
+            raise CompileError(Problem(job.name, "", fact, "lower the learning rate of the recipe"))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(job.model.parameters(), job.clip)
+        self.optimizer.step()
+        state.step += 1
+        state.steps += 1
+        for name, term in {"loss": loss, **terms}.items():
+            state.sums[name] = state.sums.get(name, 0.0) + float(term.detach())
+        state.sums["steps"] = state.sums.get("steps", 0) + 1
+        if job.average:
+            # Young averages follow closely, or the random start would weigh on them for long.
+            keep = min(job.average, (1 + state.steps) / (10 + state.steps))
+            with torch.no_grad():
+                for old, new in zip(self.averaged.parameters(), job.model.parameters(), strict=True):
+                    old.lerp_(new, 1 - keep)
+
+    def end_epoch(self, number: int, phase: str) -> None:
+        """Judge, and keep what is better than before."""
+        self.averaged.eval()
+        value, figures = self.job.judge(self.averaged)
+        state = self.state
+        state.history.append({"epoch_ends": number, "phase": phase, "steps": state.steps, **figures})
+        if value > state.best:
+            state.best, state.best_epoch = value, number
+            self.best = copy.deepcopy(self.averaged.state_dict())
+        state.epoch, state.step = number + 1, 0
 
 
 def _record(state: _State, phase: str, moment: Moment) -> None:
@@ -205,23 +233,3 @@ def _record(state: _State, phase: str, moment: Moment) -> None:
     state.history.append(
         {"step": state.steps, "phase": phase, **{name: float(f"{value:.5g}") for name, value in values.items()}}
     )
-
-
-def _write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(record) + "\n" for record in history)
-    replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def save_tensors(content: object, path: Path) -> None:
-    """`torch.save`, whose own files turn a full disk into a RuntimeError."""
-    with path.open("wb") as file:
-        torch.save(content, file)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file by `write`, so that `path` holds either what it held or all of the new, whenever the power goes."""
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)

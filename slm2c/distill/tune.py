@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,19 @@ from torch.nn import functional
 from slm2c.compile import Progress
 from slm2c.distill.batches import Indices, encode, pad, predict, shuffled
 from slm2c.distill.data import Data
+from slm2c.distill.files import writing
 from slm2c.distill.recipe import Phase, Recipe, Tuning
 from slm2c.distill.student import judge
 from slm2c.distill.teacher import Classifier, Teacher, load_teacher, save_teacher
 from slm2c.distill.training import Group, Job, Moment, fit
+from slm2c.errors import CompileError, Problem
 
 
 def tuned(teacher: Teacher, data: Data, recipe: Recipe, seed: int, work: Path, progress: Progress) -> Teacher:
-    """The teacher, fine-tuned unless it knows the labels already. `work`/model keeps it, as a folder to give again."""
+    """The teacher, fine-tuned unless it knows the labels already. `work`/model keeps it, as a folder to give again.
+
+    Raises CompileError if `work` cannot be written, or holds something damaged.
+    """
     if teacher.tuned:
         return teacher
     kept = work / "model"
@@ -31,10 +37,18 @@ def tuned(teacher: Teacher, data: Data, recipe: Recipe, seed: int, work: Path, p
         fit(job, work, progress)
         part = work / "model.part"
         shutil.rmtree(part, ignore_errors=True)
-        save_teacher(teacher, data.names, part)
-        os.replace(part, kept)
+        with writing(kept):
+            save_teacher(teacher, data.names, part)
+            os.replace(part, kept)
         (work / f"{job.name}.pt").unlink()
-    return load_teacher(kept, data.names, recipe.student.tokens)
+    remedy = f"remove the folder {work}, and it is fine-tuned again"
+    try:
+        found = load_teacher(kept, data.names, recipe.student.tokens)
+    except CompileError as error:
+        raise CompileError(replace(problem, remedy=remedy) for problem in error.problems) from error
+    if not found.tuned:
+        raise CompileError(Problem(str(kept), "", "has lost its labels, or the file with its head", remedy))
+    return found
 
 
 def tuning(teacher: Teacher, data: Data, recipe: Recipe, seed: int, name: str) -> Job:

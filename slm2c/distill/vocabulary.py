@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
+from slm2c.distill.recipe import Shape
 from slm2c.errors import CompileError, Problem
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -34,12 +35,7 @@ def cut_vocabulary(teacher: Tokenizer, labelled: Sequence[str], others: Sequence
     Raises CompileError if the tokenizer is not BERT's kind.
     """
     spec = json.loads(teacher.to_str())
-    kind = spec["model"].get("type")
-    strange = set(SPECIAL) - set(teacher.get_vocab())
-    if kind != "WordPiece" or strange:
-        fact = f"has a tokenizer of the kind {kind}" if kind != "WordPiece" else f"has no {', '.join(sorted(strange))}"
-        remedy = 'set pieces = "own" in [student], for a WordPiece vocabulary of its own'
-        raise CompileError(Problem("the teacher", "", f"{fact}; its vocabulary cannot be cut", remedy))
+    _require_wordpiece(spec)
     used: Counter[str] = Counter()
     for texts, weight in ((labelled, _EMPHASIS), (others, 1)):
         for encoding in teacher.encode_batch(list(texts)):
@@ -61,18 +57,44 @@ def own_vocabulary(texts: Sequence[str], size: int) -> Tokenizer:
     beforehand, in order, so that the same texts make the same vocabulary.
     """
     tokenizer = _bert(SPECIAL, None, None, 100)
-    seen = {c for text in texts for c in tokenizer.normalizer.normalize_str(text) if not c.isspace()}
+    given, alphabet = _single_pieces(texts, size)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, min_frequency=2, special_tokens=given, limit_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary = tokenizer.get_vocab()
+    return _bert(sorted(vocabulary, key=vocabulary.__getitem__), None, None, 100)
+
+
+def require_possible(shape: Shape, teacher: Tokenizer, texts: Sequence[str]) -> None:
+    """Raises CompileError, before anything is trained, if the student's vocabulary cannot be made."""
+    if shape.pieces == "own":
+        _single_pieces(texts, shape.vocabulary)
+    else:
+        _require_wordpiece(json.loads(teacher.to_str()))
+
+
+def _require_wordpiece(spec: Mapping[str, Any]) -> None:
+    """`spec`: what a tokenizer.json holds."""
+    model = spec["model"]
+    kind = model.get("type")
+    strange = set(SPECIAL) - set(model["vocab"]) if kind == "WordPiece" else set()
+    if kind != "WordPiece" or strange:
+        fact = f"has a tokenizer of the kind {kind}" if kind != "WordPiece" else f"has no {', '.join(sorted(strange))}"
+        remedy = 'set pieces = "own" in [student], for a WordPiece vocabulary of its own'
+        raise CompileError(Problem("the teacher", "", f"{fact}; its vocabulary cannot be cut", remedy))
+
+
+def _single_pieces(texts: Sequence[str], size: int) -> tuple[list[str], int]:
+    """(special tokens and every character, as a word and within one, the number of characters)."""
+    normalize = normalizers.BertNormalizer(lowercase=True).normalize_str
+    seen = {c for text in texts for c in normalize(text) if not c.isspace()}
     alphabet = sorted({*seen, *_LETTERS})
     given = [*SPECIAL, *alphabet, *(f"##{c}" for c in alphabet)]
     if len(given) > size:
         fact = f"is less than the {len(given)} single characters of the sentences"
         raise CompileError(Problem("student.vocabulary", "", fact, "raise it, or clean the sentences"))
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=2, special_tokens=given, limit_alphabet=len(alphabet), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    vocabulary = tokenizer.get_vocab()
-    return _bert(sorted(vocabulary, key=vocabulary.__getitem__), None, None, 100)
+    return given, len(alphabet)
 
 
 def _bert(pieces: Sequence[str], normalizer: Any, pre_tokenizer: Any, word_chars: int) -> Tokenizer:

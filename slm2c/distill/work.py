@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm2c import __version__
-from slm2c.distill.training import replace_file
-from slm2c.errors import CompileError, Problem
+from slm2c.distill.files import replace_file, writing
 
 _KEY = "key.json"
 
@@ -27,14 +26,11 @@ def stage(work: Path, name: str, *given: Any) -> tuple[Path, str]:
         known = json.loads((folder / _KEY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = None
-    try:
-        if known != key:
-            shutil.rmtree(folder, ignore_errors=True)
+    if known != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        with writing(folder):
             folder.mkdir(parents=True)
-            replace_file(folder / _KEY, lambda part: part.write_text(json.dumps(key), encoding="utf-8"))
-    except OSError as error:
-        reason = f"cannot be written: {error.strerror or error}"
-        raise CompileError(Problem(str(folder), "", reason, "choose another folder with -o")) from error
+        replace_file(folder / _KEY, lambda part: part.write_text(json.dumps(key), encoding="utf-8"))
     return folder, key
 
 

@@ -3,13 +3,12 @@
 import math
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c.distill import losses  # noqa: E402
-from slm2c.distill.data import UNLABELLED  # noqa: E402
-from slm2c.distill.recipe import Phase, Recipe  # noqa: E402
-from slm2c.distill.training import Moment  # noqa: E402
+from slm2c.distill import losses
+from slm2c.distill.data import UNLABELLED
+from slm2c.distill.recipe import Phase, Recipe
+from slm2c.distill.training import Moment
 
 
 def random(*shape: int) -> torch.Tensor:

@@ -1,24 +1,26 @@
 """What teachers are asked and how the student is compared with them, word by word."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
+from slm2c.distill import targets
+from slm2c.distill.batches import encode, predict, words
+from slm2c.distill.data import UNLABELLED, Sentences
+from slm2c.distill.losses import average_teachers
+from slm2c.distill.recipe import Phase, Pool, Shape
+from slm2c.distill.student import Lesson, Plan, Student, groups, judge, read_all, start_from_teacher
+from slm2c.distill.teacher import load_teacher
+from slm2c.distill.training import Moment
+from slm2c.distill.vocabulary import _bert, cut_vocabulary
+from slm2c.errors import CompileError
+from tests.distill import tiny
 
-from slm2c.distill import targets  # noqa: E402
-from slm2c.distill.batches import encode, predict, words  # noqa: E402
-from slm2c.distill.data import UNLABELLED, Sentences  # noqa: E402
-from slm2c.distill.losses import average_teachers  # noqa: E402
-from slm2c.distill.recipe import Phase, Pool, Shape  # noqa: E402
-from slm2c.distill.student import Lesson, Plan, Student, groups, judge, read_all, start_from_teacher  # noqa: E402
-from slm2c.distill.teacher import load_teacher  # noqa: E402
-from slm2c.distill.training import Moment  # noqa: E402
-from slm2c.distill.vocabulary import _bert, cut_vocabulary  # noqa: E402
-from tests.distill import tiny  # noqa: E402
-
+LAYERS = targets.Layers(hidden=(1, 2), attention=(2,))
 TEXTS = ["turn on the lamps", "is the radio running", "start the zebra", "stop"]
 
 
@@ -52,13 +54,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, Path]:
     for seed in (1, 2):
         written = tiny.write_teacher(folder / f"teacher-{seed}", seed=seed)
         teachers.append(load_teacher(written, ("ask", "off", "on"), 12))
-    targets.ask(teachers, TEXTS, 12, (1, 2), (2,), folder / "targets", False, lambda *_: None)
+    targets.ask(teachers, TEXTS, 12, LAYERS, folder / "targets", lambda *_: None)
     return teachers, folder / "targets"
 
 
 def test_targets_are_what_the_teachers_say(asked: tuple[list, Path]) -> None:
     teachers, folder = asked
-    found = targets.open_targets(folder, (1, 2), (2,))
+    found = targets.open_targets(folder, LAYERS)
     each = [predict(t.model, [e.ids for e in encode(t.tokenizer, TEXTS, 12)]) for t in teachers]
     assert torch.allclose(found.logits, average_teachers(each), atol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
@@ -76,6 +78,19 @@ def test_targets_are_what_the_teachers_say(asked: tuple[list, Path]) -> None:
     assert torch.equal(rows[found.words(1) :], found.hidden_of(1, [3])) and len(rows) == found.words(1) + 3
 
 
+@pytest.mark.parametrize("name", ["logits.npy", "index.npz", "hidden-2.npy", "attention-2.npy"])
+def test_targets_that_are_damaged(name: str, asked: tuple[list, Path], tmp_path: Path) -> None:
+    shutil.copytree(asked[1], tmp_path / "targets")
+    path = tmp_path / "targets" / name
+    for content in (path.read_bytes()[:-8], b"\0" * 200, b""):
+        path.write_bytes(content)
+        with pytest.raises(CompileError, match=rf"{name}': cannot be read: .*; remove the folder .*targets, and"):
+            targets.open_targets(tmp_path / "targets", LAYERS)
+    path.unlink()
+    with pytest.raises(CompileError, match="No such file"):
+        targets.open_targets(tmp_path / "targets", LAYERS)
+
+
 class _Stub(torch.nn.Module):
     """A student whose states and attention are given."""
 
@@ -91,7 +106,7 @@ class _Stub(torch.nn.Module):
 def _lesson(asked: tuple[list, Path], phase: Phase) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], targets.Targets]:
     """A student that says exactly what the teacher does, but in other pieces; "zebra" is spelt by both."""
     _, folder = asked
-    found = targets.open_targets(folder, (1, 2), (2,))
+    found = targets.open_targets(folder, LAYERS)
     pieces = _bert([*tiny.PIECES, "lamps"], None, None, 100)
     reading = read_all(pieces, Sentences(tuple(TEXTS[:1]), (2,)), 12)
     assert len(reading.ids[0]) == 6  # a token a word
@@ -121,7 +136,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(asked: tuple[list, Path]) -> 
 
 def test_sentences_whose_words_differ_are_not_matched(asked: tuple[list, Path]) -> None:
     _, folder = asked
-    found = targets.open_targets(folder, (1, 2), (2,))
+    found = targets.open_targets(folder, LAYERS)
     reading = read_all(_bert(tiny.PIECES, None, None, 100), Sentences(("one word more than that now",), (0,)), 12)
     student = _Stub(torch.zeros(1, 9, 24), torch.zeros(1, 1, 9, 9), torch.zeros(1, 3))
     lesson = Lesson(student, reading, found, ((1, 2),), torch.nn.ModuleList([torch.nn.Linear(24, 24)]))

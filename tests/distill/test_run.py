@@ -1,5 +1,6 @@
 """The command from end to end: what it leaves, that the compiler takes it, and that a kill changes no bit."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,18 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
+import onnxruntime
 import pytest
+from tokenizers import Tokenizer
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
-
-from slm2c import cli, evaluate, output, samples  # noqa: E402
-from slm2c.distill.recipe import read_recipe  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import cli, evaluate, output, samples
+from slm2c.distill import run
+from slm2c.distill.batches import predict
+from slm2c.distill.recipe import read_recipe
+from slm2c.distill.teacher import load_teacher
+from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
@@ -101,6 +103,14 @@ def test_the_log_tells_the_phases(student: Path) -> None:
     assert steps[-1]["soft"] < steps[0]["soft"]
 
 
+def test_the_picture_names_the_best_epoch_and_the_teacher(student: Path) -> None:
+    history = [json.loads(line) for line in (student / "log.jsonl").read_text().splitlines()]
+    best = max(r["valid_accuracy"] for r in history if "epoch_ends" in r and not r.get("finish"))
+    teacher = json.loads((student / "metrics.json").read_text())["teacher"]["accuracy"]
+    texts = [e.text for e in ElementTree.parse(student / "curves.svg").iter()]
+    assert {f"at best, {100 * best:.1f} %", f"teacher, {100 * teacher:.1f} %", "soft", "attention"} <= set(texts)
+
+
 def test_the_compiler_takes_it_and_says_the_same(student: Path, given: Path, tmp_path: Path, host_cc: str) -> None:
     assert cli.invoke(["build", str(student), "-o", str(tmp_path / "out"), "--board", "generic-m7-512k-4m"]) == 0
     texts, labels = samples.read_texts(given / "valid.csv")
@@ -134,6 +144,48 @@ def test_killed_twice_and_resumed_it_leaves_the_same_bytes(student: Path, given:
     assert "right on 18 validation sentences" in done.stdout
     for path in FILES:
         assert (out / path).read_bytes() == (student / path).read_bytes(), path
+
+
+def test_stopped_at_every_stage_it_goes_on_and_leaves_the_same_bytes(
+    student: Path, given: Path, tmp_path: Path
+) -> None:
+    """As Ctrl-C does: whatever the stage was doing, the next call takes it up."""
+    seen: set[str] = set()
+
+    def stop(title: str, done: int, total: int) -> None:
+        stage = title.split(",")[0]
+        if stage not in seen:
+            seen.add(stage)
+            raise KeyboardInterrupt
+
+    recipe = read_recipe(given / "recipe.toml")
+    out = tmp_path / "student"
+    request = run.Request(
+        [given / "teacher"], given / "train.csv", given / "valid.csv", [given / "more.txt"], out, recipe
+    )
+    while not out.exists():
+        before = len(seen)
+        with contextlib.suppress(KeyboardInterrupt):
+            run.distill(request, stop)
+        assert out.exists() or len(seen) == before + 1
+    assert {"teacher-1: fine-tune 1 of 7", "teacher 1 of 1 labels 116 sentences", "student: distil 4 of 4"} < seen
+    assert {"calibrate", "integer accuracy", "finish: finish 1 of 1"} < seen
+    for path in FILES:
+        assert (out / path).read_bytes() == (student / path).read_bytes(), path
+
+
+def test_a_teacher_that_is_never_right(given: Path, tmp_path: Path) -> None:
+    """A few validation sentences may all be hard: figures and curves do without shares of nothing."""
+    names, text = ("ask", "off", "on"), "is the lamp on now"
+    teacher = load_teacher(tiny.write_teacher(tmp_path / "teacher", names), names, 12)
+    (answer,) = predict(teacher.model.eval(), [teacher.tokenizer.encode(text).ids])
+    wrong = tiny.write_csv(tmp_path / "wrong.csv", [(text, names[int(answer.argmin())])])
+    args = command(given, tmp_path / "student", "--quick")
+    for old, new in ((given / "teacher", tmp_path / "teacher"), (given / "valid.csv", wrong)):
+        args[args.index(str(old))] = str(new)
+    assert cli.invoke(args) == 0
+    metrics = json.loads((tmp_path / "student" / "metrics.json").read_text())
+    assert metrics["teacher"]["accuracy"] == 0 and metrics["student"]["of_teacher"] is None
 
 
 def test_a_second_run_replaces_the_first_and_keeps_its_teacher(given: Path, tmp_path: Path) -> None:

@@ -5,20 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c import fixedpoint  # noqa: E402
-from slm2c.distill import export, finish, integer, simulate, vocabulary  # noqa: E402
-from slm2c.distill.data import Sentences  # noqa: E402
-from slm2c.distill.recipe import Shape  # noqa: E402
-from slm2c.distill.simulate import Simulation  # noqa: E402
-from slm2c.distill.student import Student  # noqa: E402
-from slm2c.interpret import run_fused  # noqa: E402
-from slm2c.ir import Quant  # noqa: E402
-from slm2c.ops.linear import quantize_weight, scale_floor  # noqa: E402
-from slm2c.quantize import run_int  # noqa: E402
-from tests.distill.tiny import PIECES, rows  # noqa: E402
+from slm2c import fixedpoint
+from slm2c.distill import export, finish, integer, simulate, vocabulary
+from slm2c.distill.data import Sentences
+from slm2c.distill.recipe import Shape
+from slm2c.distill.simulate import Simulation
+from slm2c.distill.student import Student
+from slm2c.interpret import run_fused
+from slm2c.ir import Quant
+from slm2c.ops.linear import quantize_weight, scale_floor
+from slm2c.quantize import run_int
+from tests.distill.tiny import PIECES, rows
 
 
 @dataclass(frozen=True)

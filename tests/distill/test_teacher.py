@@ -1,20 +1,20 @@
 """Teachers as users bring them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c.distill.batches import encode, predict  # noqa: E402
-from slm2c.distill.data import read_data  # noqa: E402
-from slm2c.distill.recipe import Recipe, read_recipe  # noqa: E402
-from slm2c.distill.teacher import load_teacher, save_teacher  # noqa: E402
-from slm2c.distill.tune import tuned, tuning  # noqa: E402
-from slm2c.distill.work import files_digest, stage  # noqa: E402
-from slm2c.errors import CompileError  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c.distill.batches import encode, predict
+from slm2c.distill.data import read_data
+from slm2c.distill.recipe import Recipe, read_recipe
+from slm2c.distill.teacher import load_teacher, save_teacher
+from slm2c.distill.tune import tuned, tuning
+from slm2c.distill.work import files_digest, stage
+from slm2c.errors import CompileError
+from tests.distill import tiny
 
 LABELS = ("ask", "off", "on")
 
@@ -51,6 +51,19 @@ def test_a_teacher_is_tuned_once_and_saved_whole(folder: Path, tmp_path: Path) -
     assert tuned(made, data, recipe, 1, tmp_path / "nowhere", lambda *_: None) is made
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "slm2c_head.pt"])
+def test_a_tuned_teacher_that_is_damaged(name: str, folder: Path, tmp_path: Path) -> None:
+    data = read_data(*tiny.write_data(tmp_path))
+    kept = tmp_path / "teacher-1" / "model"
+    kept.mkdir(parents=True)
+    save_teacher(load_teacher(folder, data.names, 12), data.names, kept)
+    recipe = replace(Recipe(), student=replace(Recipe().student, tokens=12))
+    for damage in (lambda path: path.write_bytes(path.read_bytes()[:50]), lambda path: path.unlink()):
+        damage(kept / name)
+        with pytest.raises(CompileError, match=r"remove the folder .*teacher-1, and it is fine-tuned again$"):
+            tuned(load_teacher(folder, data.names, 12), data, recipe, 1, kept.parent, lambda *_: None)
+
+
 def test_seeds_make_teachers_differ(folder: Path, tmp_path: Path) -> None:
     data = read_data(*tiny.write_data(tmp_path))
     heads = []
@@ -84,6 +97,10 @@ def test_saved_encoder_is_one_of_transformers(folder: Path, tmp_path: Path) -> N
         (lambda f: _configure(f, is_decoder=True), "is a decoder (bert); a teacher is an encoder"),
         (lambda f: _configure(f, max_position_embeddings=8), "takes 8 tokens, the student 12; lower student.tokens"),
         (lambda f: _configure(f, model_type="nonesuch"), "cannot be loaded"),
+        (
+            lambda f: tiny.write_tokenizer(f, more=["strange"]),
+            "has 86 embeddings, and a tokenizer whose pieces count to 87",
+        ),
     ],
 )
 def test_folders_that_are_no_teacher(change: object, expected: str, tmp_path: Path) -> None:

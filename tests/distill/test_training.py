@@ -1,21 +1,22 @@
 """The loop: it learns, and a kill changes nothing but the time."""
 
+import errno
 import json
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-import numpy as np  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
-
-from slm2c.distill import batches, training  # noqa: E402
-from slm2c.distill.batches import Indices  # noqa: E402
-from slm2c.distill.recipe import Phase  # noqa: E402
-from slm2c.distill.training import Group, Job, Moment, fit  # noqa: E402
+from slm2c.distill import batches, files
+from slm2c.distill.batches import Indices
+from slm2c.distill.recipe import Phase
+from slm2c.distill.training import Group, Job, Moment, fit
+from slm2c.errors import CompileError
 
 PHASES = {"warm-up": Phase(1, (0.0, 0.02)), "distil": Phase(3, (0.02, 0.001))}
 
@@ -120,8 +121,10 @@ def test_average_of_weights(tmp_path: Path) -> None:
     def loss(batch: Indices, moment: Moment) -> tuple[Tensor, Mapping[str, Tensor]]:
         return model.weight.sum(), {}
 
+    def plan(epoch: int, phase: Phase) -> list[Indices]:
+        return [np.arange(1)] * 2
+
     groups = [Group([model.weight])]
-    plan = lambda epoch, phase: [np.arange(1)] * 2  # noqa: E731
     made = Job("n", model, nn.Module(), groups, {"x": Phase(1, (0.5, 0.5))}, plan, loss, lambda m: (1.0, {}), 0, 0.2)
     fit(made, tmp_path, lambda *_: None)
     first = 2 / 11 * 1.0 + 9 / 11 * 0.5  # (1 + 1) / (10 + 1) is less than 0.2
@@ -134,13 +137,39 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
 
     def fails(part: Path) -> None:
         part.write_text("half of the n")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
-        training.replace_file(path, fails)
-    assert path.read_text() == "old"
-    training.replace_file(path, lambda part: part.write_text("new"))
+    with pytest.raises(CompileError, match=r"state\.pt': cannot be written: No space left on device; make room"):
+        files.replace_file(path, fails)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    files.replace_file(path, lambda part: part.write_text("new"))
     assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("limit", [10, 1_000, 50_000, 399_000])
+def test_a_checkpoint_that_does_not_fit(limit: int, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(CompileError, match=r"state\.pt': cannot be written: File too large; make room"):
+            files.replace_file(tmp_path / "state.pt", lambda part: files.save_tensors(torch.zeros(100_000), part))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_damaged(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(job(kill_at=13), tmp_path, lambda *_: None, period=0)
+    path = tmp_path / "net.pt"
+    whole = path.read_bytes()
+    other = job()
+    other.model.add_module("more", nn.Linear(2, 2))
+    torch.save({"model": other.model.state_dict()}, tmp_path / "other.pt")
+    for content in (whole[:-100], whole[:100], b"", b"text", (tmp_path / "other.pt").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(CompileError, match=r"net\.pt': cannot be read: .+; remove the folder"):
+            fit(job(), tmp_path, lambda *_: None)
 
 
 def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
@@ -156,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
         lambda m: (1.0, {}),
         0,
     )
-    with pytest.raises(AssertionError, match="the loss is nan"):
+    with pytest.raises(CompileError, match="'n': the loss is nan at step 0; lower the learning rate"):
         fit(made, tmp_path, lambda *_: None)
 
 

@@ -5,16 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
+from tokenizers import Tokenizer, models
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from tokenizers import Tokenizer, models  # noqa: E402
-
-from slm2c.distill import vocabulary  # noqa: E402
-from slm2c.distill.vocabulary import SPECIAL  # noqa: E402
-from slm2c.errors import CompileError  # noqa: E402
-from slm2c.tokenizer import read_tokenizer  # noqa: E402
-from tests.distill.tiny import LETTERS, PIECES, WORDS, rows  # noqa: E402
+from slm2c.distill import vocabulary
+from slm2c.distill.vocabulary import SPECIAL
+from slm2c.errors import CompileError
+from slm2c.tokenizer import read_tokenizer
+from tests.distill.tiny import LETTERS, PIECES, WORDS, rows
 
 TEXTS = [text for text, _ in rows()]
 

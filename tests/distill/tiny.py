@@ -2,15 +2,13 @@
 
 import csv
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from transformers import BertConfig, BertForSequenceClassification, BertModel  # noqa: E402
-
-from slm2c.distill.vocabulary import SPECIAL, _bert  # noqa: E402
+from slm2c.distill.vocabulary import SPECIAL, _bert
 
 THINGS = ("lamp", "heater", "radio", "fan", "oven", "blind", "door", "alarm")
 PHRASES = {
@@ -50,7 +48,12 @@ def write_teacher(folder: Path, labels: tuple[str, ...] = (), seed: int = 3) -> 
         config.label2id = {name: i for i, name in enumerate(labels)}
     model = BertForSequenceClassification(config) if labels else BertModel(config)
     model.save_pretrained(folder)
-    _bert(PIECES, None, None, 100).save(str(folder / "tokenizer.json"))
+    return write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path, more: Sequence[str] = ()) -> Path:
+    """BERT's, of the teacher's pieces and more; returns the folder."""
+    _bert([*PIECES, *more], None, None, 100).save(str(folder / "tokenizer.json"))
     return folder
 
 
