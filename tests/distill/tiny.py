@@ -10,6 +10,11 @@ torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-di
 
 from transformers import BertConfig, BertForSequenceClassification, BertModel  # noqa: E402
 
+from slm2c.distill import export  # noqa: E402
+from slm2c.distill.batches import encode  # noqa: E402
+from slm2c.distill.data import Sentences  # noqa: E402
+from slm2c.distill.recipe import Shape  # noqa: E402
+from slm2c.distill.student import Student  # noqa: E402
 from slm2c.distill.vocabulary import SPECIAL, _bert  # noqa: E402
 
 THINGS = ("lamp", "heater", "radio", "fan", "oven", "blind", "door", "alarm")
@@ -52,6 +57,18 @@ def write_teacher(folder: Path, labels: tuple[str, ...] = (), seed: int = 3) -> 
     model.save_pretrained(folder)
     _bert(PIECES, None, None, 100).save(str(folder / "tokenizer.json"))
     return folder
+
+
+def write_student(folder: Path, shape: Shape, seed: int = 3) -> Student:
+    """An untrained student's files for a build."""
+    torch.manual_seed(seed)
+    pieces = _bert(PIECES, None, None, 100)
+    student = Student(shape, len(PIECES), sorted(PHRASES), 0.0).eval()
+    names = sorted(PHRASES)
+    sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
+    ids = [e.ids for e in encode(pieces, sentences.texts, shape.tokens)]
+    export.write_model(student, pieces, export.calibration(sentences, ids, shape.tokens, seed), folder)
+    return student
 
 
 RECIPE = """
