@@ -62,13 +62,19 @@ def write_teacher(folder: Path, labels: tuple[str, ...] = (), seed: int = 3) -> 
 def write_student(folder: Path, shape: Shape, seed: int = 3) -> Student:
     """An untrained student's files for a build."""
     torch.manual_seed(seed)
-    pieces = _bert(PIECES, None, None, 100)
     student = Student(shape, len(PIECES), sorted(PHRASES), 0.0).eval()
-    names = sorted(PHRASES)
-    sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
-    ids = [e.ids for e in encode(pieces, sentences.texts, shape.tokens)]
-    export.write_model(student, pieces, export.calibration(sentences, ids, shape.tokens, seed), folder)
+    write_files(folder, student)
     return student
+
+
+def write_files(folder: Path, student: Student) -> None:
+    """The files of a student of these pieces and labels."""
+    folder.mkdir(exist_ok=True)
+    pieces, names = _bert(PIECES, None, None, 100), sorted(PHRASES)
+    sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
+    tokens = student.shape.tokens
+    ids = [e.ids for e in encode(pieces, sentences.texts, tokens)]
+    export.write_model(student, pieces, export.calibration(sentences, ids, tokens, seed=3), folder)
 
 
 RECIPE = """
