@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +29,14 @@ class Footprint:
     arena: scratch memory of a run at the maximum length
     sram: the arena, the stack that the board keeps, what the caller holds, variables
     instructions: expected of a run at the maximum length
+    over: bytes by which each memory of the board is too small, with CODE_BYTES for code; empty where it fits
     """
 
     flash: int
     arena: int
     sram: int
     instructions: int
+    over: Mapping[str, int]
 
 
 def footprint(folder: Path, board: Board, progress: Progress = lambda *_: None) -> Footprint:
@@ -70,9 +73,5 @@ def of_lowered(lowered: Lowered, board: Board) -> Footprint:
         arena=lowered.emitted.arena_bytes,
         sram=sum(need.bytes for need in needs if board.region(need.region).writable and need.what != "application"),
         instructions=lowered.chosen.instructions,
+        over=budget.excess(board, budget.needs(board, lowered, CODE_BYTES)),
     )
-
-
-def excess(lowered: Lowered, board: Board) -> dict[str, int]:
-    """Bytes by which each memory of the board is too small, with CODE_BYTES for code; empty where it fits."""
-    return budget.excess(board, budget.needs(board, lowered, CODE_BYTES))

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-di
 from slm2c import budget, cli  # noqa: E402
 from slm2c.board import load_board  # noqa: E402
 from slm2c.distill import integer  # noqa: E402
-from slm2c.distill.footprint import CODE_BYTES, excess, footprint, footprint_of, texts_of  # noqa: E402
+from slm2c.distill.footprint import CODE_BYTES, footprint, footprint_of, of_lowered, texts_of  # noqa: E402
 from slm2c.distill.recipe import Shape  # noqa: E402
 from slm2c.lower import sketch, target_of  # noqa: E402
 from tests.distill import tiny  # noqa: E402
@@ -56,8 +56,8 @@ def test_without_calibration_only_tensors_that_become_int16_are_missing(
 
 def test_a_memory_that_is_too_small_is_named_with_what_is_missing(folder: Path, compiled: integer.Compiled) -> None:
     lowered = sketch(compiled.fused, texts_of(folder, compiled.fused), "student", target_of(BOARD))
-    assert not excess(lowered, BOARD)
+    assert not of_lowered(lowered, BOARD).over
     taken = sum(need.bytes for need in budget.needs(BOARD, lowered, CODE_BYTES) if need.region == "flash")
     flash = replace(BOARD.region("flash"), size=taken - 7)
     small = replace(BOARD, memory=tuple(flash if r.name == "flash" else r for r in BOARD.memory))
-    assert excess(lowered, small) == {"flash": 7}
+    assert of_lowered(lowered, small).over == {"flash": 7}
