@@ -326,3 +326,4 @@ def demo(out: Path) -> None:
 
 
 cli.add_command(cli_training.distill)
+cli.add_command(cli_training.compress)

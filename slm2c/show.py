@@ -133,3 +133,32 @@ def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     head = f"right on {facts['sentences']['valid']:,} validation sentences, by which the best epoch was chosen:"
     took = f"wrote {printable(str(folder))} in {duration(seconds)}, curves in curves.svg; next:"
     return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"
+
+
+def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
+    """What `slm2c compress` made, step by step."""
+    header = ("step", "layers", "heads", "FFN", "rank", "flash", "saved", "arena", "instructions", "float", "integers")
+    rows = [
+        (
+            step["step"],
+            step["layers"] if step["share"] == 1 else f"{step['layers']} by {step['share']}",
+            sum(step["heads"]),
+            sum(step["ffn"]),
+            step["rank"] or None,
+            step["flash"],
+            step["saved"] or None,
+            step["arena"],
+            step["instructions"],
+            f"{step['accuracy_float']:.2%}",
+            f"{step['accuracy_integer']:.2%}",
+        )
+        for step in facts["steps"]
+    ]
+    there = shlex.quote(printable(str(folder)))
+    hints = [
+        (f"slm2c build {there} -o out --board {facts['board']}", "compile it"),
+        (f"slm2c compress {there} ...", "make it smaller still"),
+    ]
+    head = f"for {printable(facts['board'])}, right on {facts['sentences']['valid']:,} validation sentences:"
+    took = f"wrote {printable(str(folder))} in {duration(seconds)}; next:"
+    return f"{head}\n\n{table(rows, 'lrrrrrrrrrr', header)}\n\n{took}\n{table(hints, 'll')}"

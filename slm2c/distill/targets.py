@@ -129,10 +129,11 @@ def ask(
         for array in of_layers.values():
             array.flush()
         logits.append(rows)
-    replace_file(folder / DONE, lambda part: _save(part, average_teachers(logits)))
+    replace_file(folder / DONE, lambda part: save_logits(part, average_teachers(logits)))
 
 
-def _save(path: Path, values: Tensor) -> None:
+def save_logits(path: Path, values: Tensor) -> None:
+    """Write what `open_targets` reads as logits."""
     with path.open("wb") as file:  # a path would get .npy appended
         np.save(file, values.numpy())
 
