@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slm2c import __version__
 from slm2c.board import Board
@@ -42,6 +43,7 @@ from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
 
 _ROUND = 0.2  # of the flash, at most, goes in one step towards a budget
+_SOURCES = ("*.json", "*.onnx", "*.npz", "*.toml", "*.safetensors", "*.bin", "*.pt")
 _JUDGED, _TRIED = 8192, 1024
 """Sentences, at most, on which importance is measured, and on which layers are tried."""
 
@@ -163,65 +165,39 @@ def _require_sense(request: Request, student: Student) -> None:
 def _data(request: Request, labels: Sequence[str]) -> Data:
     """The sentences. Raises CompileError if their labels are not the student's."""
     data = read_data(request.train, request.valid)
-    if data.names != tuple(labels):
-        strange, absent = sorted(set(data.names) - set(labels)), sorted(set(labels) - set(data.names))
-        fact = (
-            f"has the label {strange[0]!r}, which the student"
-            if strange
-            else f"has no sentence of {absent[0]!r}, which"
-        )
-        fact += " has not" if strange else " the student has"
-        raise CompileError(Problem(str(request.train), "", fact, "give the sentences that the student learned from"))
+    strange, absent = sorted(set(data.names) - set(labels)), sorted(set(labels) - set(data.names))
+    if strange or absent:
+        of_file = f"has the label {strange[0]!r}, which the student has not" if strange else ""
+        of_student = f"has no sentence of {absent[0]!r}, which the student has"
+        remedy = "give the sentences that the student learned from"
+        raise CompileError(Problem(str(request.train), "", of_file or of_student, remedy))
     return data
 
 
 def _prepared(request: Request, restored: Restored, data: Data, progress: Progress) -> tuple[_Work, dict[str, Any]]:
     """(what all steps need, what metrics.json says of it): the teacher is asked about each sentence."""
-    recipe, student, pieces = restored.recipe, restored.student, restored.pieces
+    recipe, pieces, tokens = restored.recipe, restored.pieces, restored.recipe.student.tokens
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     sentences = _pool(restored, data, request.seed)
-    tokens = recipe.student.tokens
-    reading = read_all(pieces, sentences, tokens)
-    valid = [e.ids for e in encode(pieces, data.valid.texts, tokens)]
     out = request.out.resolve()
-    folders = (
-        files_digest(x, ("*.json", "*.onnx", "*.npz", "*.toml", "*.safetensors", "*.pt")) for x in _sources(request)
-    )
-    at, key = stage(
-        out.parent / f"{out.name}.work", "targets", data, sentences, recipe.data, recipe.training, threads, *folders
-    )
-    name = "the student labels" if request.teacher is None else "the teacher labels"
-    progress(f"{name} {len(sentences):,} sentences", 0, 1)
-    if request.teacher is None:
-        teacher: Any = student
-        encoded, judged = list(reading.ids), valid
-    else:
-        loaded = load_teacher(request.teacher, data.names, tokens)
-        if not loaded.tuned:
-            fact, remedy = "does not know the labels", "give the one that `slm2c distill` left: *.work/teacher-1/model"
-            raise CompileError(Problem(str(request.teacher), "", fact, remedy))
-        teacher = loaded.model.eval()
-        texts = (sentences.texts, data.valid.texts)
-        encoded, judged = ([e.ids for e in encode(loaded.tokenizer, x, tokens)] for x in texts)
-    if not (at / DONE).is_file():
-        logits = average_teachers([predict(teacher, encoded)])
-        replace_file(at / DONE, lambda part: save_logits(part, logits))
-    logits = torch.from_numpy(np.load(at / DONE))
-    accuracy = judge(predict(teacher, judged), data.valid.labels)[1]["valid_accuracy"]
-    nothing = np.zeros(0, np.int64)
+    sources = [files_digest(x, _SOURCES) for x in (request.student, request.teacher) if x is not None]
+    options = (recipe.data, recipe.training, threads)
+    at, key = stage(out.parent / f"{out.name}.work", "targets", data, sentences, *options, *sources)
+    logits, accuracy = _taught(request, restored, data, sentences, at, progress)
+    reading, nothing = read_all(pieces, sentences, tokens), np.zeros(0, np.int64)
+    valid = [e.ids for e in encode(pieces, data.valid.texts, tokens)]
     course = Course(reading, Targets(logits, nothing, nothing, {}, {}, {}), (), valid, data.valid.labels)
-    with np.load(request.student / "calib.npz") as arrays:
-        calibration = dict(arrays)
     # A processor without bfloat16 takes ten times as long for it, and fine-tunes are short.
     single = replace(recipe, training=replace(recipe.training, bf16=False))
+    with np.load(request.student / "calib.npz") as arrays:
+        calibration = dict(arrays)
     run = Refinery(
         course, data, pieces, calibration, single, request.epochs, request.seed, request.board, key, at.parent, progress
     )
-    chosen = np.sort(np.random.default_rng(request.seed).permutation(len(sentences))[:_JUDGED])
     answers = np.where(reading.labels == UNLABELLED, logits.argmax(-1).numpy(), reading.labels)
-    shuffled = np.random.default_rng(request.seed).permutation(chosen)
-    work = _Work(request, run, [reading.ids[i] for i in shuffled], [int(answers[i]) for i in shuffled])
+    chosen = np.random.default_rng(request.seed).permutation(len(sentences))[:_JUDGED]
+    work = _Work(request, run, [reading.ids[i] for i in chosen], [int(answers[i]) for i in chosen])
     counts = {"labelled": len(data.train), "augmented": len(sentences) - len(data.train), "valid": len(data.valid)}
     facts = {
         "sentences": {**counts, "left_out": data.left_out},
@@ -231,8 +207,26 @@ def _prepared(request: Request, restored: Restored, data: Data, progress: Progre
     return work, facts
 
 
-def _sources(request: Request) -> list[Path]:
-    return [request.student, *([request.teacher] if request.teacher else ())]
+def _taught(
+    request: Request, restored: Restored, data: Data, sentences: Sentences, at: Path, progress: Progress
+) -> tuple[Tensor, float]:
+    """(the teacher's log-probabilities [sentences, classes], its accuracy); the first are kept in the stage `at`."""
+    teacher: Any = restored.student
+    pieces, tokens = restored.pieces, restored.recipe.student.tokens
+    if request.teacher is not None:
+        loaded = load_teacher(request.teacher, data.names, tokens)
+        if not loaded.tuned:
+            fact, remedy = "does not know the labels", "give the one that `slm2c distill` left: *.work/teacher-1/model"
+            raise CompileError(Problem(str(request.teacher), "", fact, remedy))
+        teacher, pieces = loaded.model.eval(), loaded.tokenizer
+    if not (at / DONE).is_file():
+        who = "the teacher" if request.teacher else "the student"
+        progress(f"{who} labels {len(sentences):,} sentences", 0, 1)
+        asked = predict(teacher, [e.ids for e in encode(pieces, sentences.texts, tokens)])
+        replace_file(at / DONE, lambda part: save_logits(part, average_teachers([asked])))
+    answers = predict(teacher, [e.ids for e in encode(pieces, data.valid.texts, tokens)])
+    accuracy = judge(answers, data.valid.labels)[1]["valid_accuracy"]
+    return torch.from_numpy(np.load(at / DONE)), accuracy
 
 
 def _pool(restored: Restored, data: Data, seed: int) -> Sentences:

@@ -63,6 +63,9 @@ def restore(folder: Path) -> Restored:
     pieces.no_truncation()
     nodes = _Nodes(path, read_model(path))
     rows = nodes.of(_TABLE if not recipe.student.rank else f"{_TABLE}/table", "Gather").shape[0]
+    if pieces.get_vocab_size() > rows:
+        fact = f"has {pieces.get_vocab_size():,} pieces, the student's table {rows:,} rows"
+        raise CompileError(Problem(str(folder / "tokenizer.json"), "", fact, _REMEDY))
     student = Student(recipe.student, rows, labels, recipe.training.dropout).eval()
     student.load_state_dict(_state(student, nodes))
     for sample in samples.read_arrays(folder / "calib.npz", fused.graph, fused.interface)[:_COMPARED]:

@@ -182,8 +182,15 @@ def test_a_written_student_is_restored(share: int, rank: int, tmp_path: Path) ->
         assert torch.equal(value, wanted), name
 
 
-def test_it_compiles_and_the_c_is_the_reference(tmp_path: Path, host_cc: str) -> None:
-    made = prune.prune(student(replace(SHAPE, rank=8)), replace(KEPT, components=(0, 1, 5)))
+@pytest.mark.parametrize(
+    "shape, kept",
+    [
+        (replace(SHAPE, rank=8), replace(KEPT, components=(0, 1, 5))),
+        (replace(SHAPE, share=2), replace(KEPT, heads=((2,), (2,), (0, 3)), columns=(KEPT.columns[0],) * 3)),
+    ],
+)
+def test_it_compiles_and_the_c_is_the_reference(shape: Shape, kept: prune.Kept, tmp_path: Path, host_cc: str) -> None:
+    made = prune.prune(student(shape), kept)
     tiny.write_files(tmp_path / "student", made)
     out = str(tmp_path / "out")
     assert cli.invoke(["build", str(tmp_path / "student"), "-o", out, "--board", "generic-m7-512k-4m"]) == 0
@@ -213,6 +220,7 @@ def test_it_compiles_and_the_c_is_the_reference(tmp_path: Path, host_cc: str) ->
             ),
             "computes something else",
         ),
+        (lambda folder: tiny.pieces([f"x{i}" for i in range(200)]).save(str(folder / "tokenizer.json")), "rows"),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no labels"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
 
+from tokenizers import Tokenizer  # noqa: E402
 from transformers import BertConfig, BertForSequenceClassification, BertModel  # noqa: E402
 
 from slm2c.distill import export  # noqa: E402
@@ -67,14 +68,19 @@ def write_student(folder: Path, shape: Shape, seed: int = 3) -> Student:
     return student
 
 
+def pieces(known: list[str]) -> Tokenizer:
+    """A tokenizer of these pieces after the special ones."""
+    return _bert([*SPECIAL, *known], None, None, 100)
+
+
 def write_files(folder: Path, student: Student) -> None:
     """The files of a student of these pieces and labels."""
     folder.mkdir(exist_ok=True)
-    pieces, names = _bert(PIECES, None, None, 100), sorted(PHRASES)
+    tokenizer, names = _bert(PIECES, None, None, 100), sorted(PHRASES)
     sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
     tokens = student.shape.tokens
-    ids = [e.ids for e in encode(pieces, sentences.texts, tokens)]
-    export.write_model(student, pieces, export.calibration(sentences, ids, tokens, seed=3), folder)
+    ids = [e.ids for e in encode(tokenizer, sentences.texts, tokens)]
+    export.write_model(student, tokenizer, export.calibration(sentences, ids, tokens, seed=3), folder)
 
 
 RECIPE = """
