@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,3 +120,54 @@ def compress(board: str, **given: Any) -> None:
         facts = compression.compress(request, progress)
     seconds = time.monotonic() - start
     present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, seconds))
+
+
+@click.command(
+    epilog="Example: slm2c fit --teacher all-MiniLM-L6-v2/ --board stm32h743zi --train train.csv --valid val.csv "
+    "--latency 40 -o front/"
+)
+@click.option("--board", required=True, metavar="NAME", help="One of `slm2c boards`, or a .toml file.")
+@click.option("--teacher", metavar="DIR", type=PATH, required=True, help="As of `slm2c distill`.")
+@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label.")
+@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to compare the students by.")
+@click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; goes on in a front.")
+@click.option(
+    "--latency", metavar="MS", type=click.FloatRange(min=0, min_open=True), help="Of the longest text, at most."
+)
+@click.option(
+    "--clock",
+    metavar="MHZ",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the core, in place of what the board's file says.",
+)
+@click.option("--tries", type=click.IntRange(min=1), default=5, show_default=True, help="Students to train, at most.")
+@click.option(
+    "--student", "recipe", metavar="TOML", type=PATH, help="Training, and the size around which others are proposed."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+@click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
+@as_json
+def fit(board: str, clock: float | None, recipe: Path | None, quick: bool, **given: Any) -> None:
+    """Try a few students, and show what accuracy costs.
+
+    Needs the extra slm2c[distill]. What fits neither board nor latency is not trained. DIR gets each student in a
+    folder of its own, front.json with all figures, and front.svg: accuracy against flash, arena and instructions. The
+    same command goes on after a kill; with more --tries it adds to what is there.
+    """
+    from slm2c.board import load_board
+    from slm2c.distill import recipe as recipes
+    from slm2c.distill import require_extra
+
+    require_extra()
+    target = load_board(board)
+    target = replace(target, clock_hz=round(1e6 * clock)) if clock else target
+    chosen = recipes.read_recipe(recipe) if recipe else recipes.Recipe()
+    from slm2c import show
+    from slm2c.distill import front
+
+    start = time.monotonic()
+    request = front.Request(board=target, recipe=recipes.quick(chosen) if quick else chosen, **given)
+    with progress_bar() as progress:
+        facts = front.fit(request, progress)
+    seconds = time.monotonic() - start
+    present({"output": str(request.out), **facts}, lambda: show.front(request.out, facts, board, seconds))

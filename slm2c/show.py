@@ -162,3 +162,54 @@ def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     head = f"for {printable(facts['board'])}, right on {facts['sentences']['valid']:,} validation sentences:"
     took = f"wrote {printable(str(folder))} in {duration(seconds)}; next:"
     return f"{head}\n\n{table(rows, 'lrrrrrrrrrr', header)}\n\n{took}\n{table(hints, 'll')}"
+
+
+def front(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) -> str:
+    """What `slm2c fit` found in so many seconds: students that were tried, those that were not, which to take."""
+    timed = facts["latency_ms"] is not None or any(c["microseconds"] is not None for c in facts["candidates"])
+    names = ("student", "layers", "hidden", "heads", "FFN", "pieces", "flash", "arena", "instr.", "ms", "right", "")
+    tried = [
+        (c["name"], *_sizes(c), f"{c['accuracy_integer']:.2%}", _verdict(c, c["name"] == facts["best"]))
+        for c in facts["candidates"]
+    ]
+    lines = [
+        f"{len(tried)} of {len(facts['proposals'])} proposals for {facts['board']}, right on {facts['valid']:,} "
+        f"validation sentences in integers;",
+        f"instructions{' and time, estimated at least,' * timed} of {facts['tokens']} tokens, the longest text:",
+        "",
+        table(tried, "lrrrrrrrrrrl", names),
+    ]
+    refused = [(p["name"], *_sizes(p), ", ".join(p["faults"])) for p in facts["proposals"] if not p["fits"]]
+    if refused:
+        lines += ["", "not trained, as they do not fit:", "", table(refused, "lrrrrrrrrr*", (*names[:-2], "over"))]
+    left = [p["name"] for p in facts["proposals"] if p["fits"] and not p["chosen"]]
+    if left:
+        lines += ["", f"not tried, though they fit (--tries): {', '.join(left)}"]
+    lines += ["", f"wrote {printable(str(folder))} in {duration(seconds)}, the picture is front.svg; next:"]
+    best = next((c for c in facts["candidates"] if c["name"] == facts["best"]), None)
+    if best is None:
+        return "\n".join([*lines[:-1], "none that was tried fits; ask for more --tries, or more time"])
+    there = shlex.quote(printable(str(folder / best["folder"])))
+    hint = (f"slm2c build {there} -o out --board {shlex.quote(printable(board))}", "the best that fits")
+    return "\n".join([*lines, table([hint], "ll")])
+
+
+def _sizes(found: Mapping[str, Any]) -> tuple[object, ...]:
+    """Columns of a table: what a student is and takes."""
+    shape = (_span(found[key]) for key in ("layers", "hidden", "heads", "ffn", "vocabulary"))
+    took = "" if found["microseconds"] is None else f"{found['microseconds'] / 1000:.3g}"
+    return *shape, found["flash"], found["arena"], f"{found['instructions'] / 1e6:.3g} M", took
+
+
+def _span(value: int | Sequence[int]) -> object:
+    """A number for all layers, or the least and most of those for each."""
+    if isinstance(value, int):
+        return value
+    return f"{min(value)}-{max(value)}" if min(value) < max(value) else value[0]
+
+
+def _verdict(candidate: Mapping[str, Any], best: bool) -> str:
+    """Whether it fits, is on the front, is the one to take."""
+    if not candidate["fits"]:
+        return ", ".join(candidate["faults"])
+    return "take this" if best else "front" if candidate["front"] else ""

@@ -1,0 +1,276 @@
+"""front: a few students for a board, from a teacher or cut from a student, and the front of what they know and take.
+
+    propose -> predict what each takes -> train those that fit -> measure -> front.json, front.svg
+
+What every proposal takes is known before anything is trained: the compiler lowers an untrained student of that shape.
+What is finished lies in a folder of its own and is not made again; both files follow after each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from slm2c import __version__, budget, timing
+from slm2c.board import Board
+from slm2c.compile import Progress
+from slm2c.distill import export, integer, pareto, proposals, run, vocabulary
+from slm2c.distill.data import Data, read_data
+from slm2c.distill.footprint import CODE_BYTES, Footprint, footprint, footprint_of, texts_of
+from slm2c.distill.front_plot import Limit, draw
+from slm2c.distill.recipe import Recipe, Shape
+from slm2c.distill.student import Student
+from slm2c.distill.teacher import Teacher, load_teacher
+from slm2c.distill.training import replace_file
+from slm2c.distill.tune import tuned
+from slm2c.distill.work import digest, files_digest, stage
+from slm2c.errors import CompileError, Problem
+from slm2c.folders import require_replaceable
+
+FILE = "front.json"
+"""What a folder is known by, and rewritten after each candidate."""
+
+PICTURE = "front.svg"
+STUDENT = "student"
+"""The folder below a candidate's that `slm2c build` takes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for. `latency`: milliseconds that a run at the most tokens may take; None for any."""
+
+    board: Board
+    teacher: Path
+    train: Path
+    valid: Path
+    out: Path
+    recipe: Recipe
+    latency: float | None = None
+    tries: int = 5
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A student that could be made.
+
+    pieces: its tokenizer; make: train it, into a folder that appears whole, and return what metrics.json holds
+    key: of what it is made from
+    """
+
+    name: str
+    shape: Shape
+    pieces: Tokenizer
+    key: Sequence[Any]
+    make: Callable[[Path, Progress], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What a student may take: the memories of the board, and `latency` milliseconds or any number of them."""
+
+    board: Board
+    latency: float | None
+
+    def microseconds(self, found: Footprint) -> int | None:
+        """Estimated time of a run at the most tokens; None for a core without a model."""
+        return timing.microseconds(found.instructions, self.board.cpu, self.board.clock_hz)
+
+    def faults(self, found: Footprint) -> list[str]:
+        """Why it does not fit; empty if it does."""
+        over = [f"{size:,} bytes too many for {region}" for region, size in found.over.items()]
+        took = self.microseconds(found)
+        late = self.latency is not None and took is not None and took > 1000 * self.latency
+        return [*over, f"{took / 1000:.3g} ms"] if late and took is not None else over
+
+
+def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Propose, try and compare students; returns what front.json holds.
+
+    Raises CompileError for what is wrong with the files, or if no proposal fits, before anything is trained.
+    """
+    limits = _Limits(request.board, request.latency)
+    _require_estimate(limits)
+    require_replaceable(request.out, FILE)
+    data = read_data(request.train, request.valid)
+    found = _from_teacher(request, data, progress)
+    predicted = _predicted(found, data, limits, progress)
+    found = sorted(found, key=lambda p: -predicted[p.name].instructions)
+    fitting = [p for p in found if not limits.faults(predicted[p.name])]
+    if not fitting:
+        raise CompileError(_hopeless(found, predicted, limits))
+    chosen = proposals.spread(fitting, request.tries)
+    facts: dict[str, Any] = {
+        "slm2c": __version__,
+        "board": request.board.name,
+        "cpu": request.board.cpu,
+        "clock_hz": request.board.clock_hz,
+        "latency_ms": request.latency,
+        "tokens": request.recipe.student.tokens,
+        "valid": len(data.valid),
+        "seed": request.seed,
+        "proposals": [_proposed(p, predicted[p.name], limits, p in chosen) for p in found],
+        "candidates": [],
+        "best": None,
+    }
+    request.out.mkdir(parents=True, exist_ok=True)
+    _write(request.out, facts, limits)
+    made: dict[str, Any] = {}
+    for number, proposal in enumerate(chosen, 1):
+        title = f"candidate {number} of {len(chosen)}: {proposals.words(proposal.shape)}"
+        made[proposal.name] = _tried(proposal, request.out, limits, _titled(title, progress))
+        facts |= _compared([made[p.name] for p in found if p.name in made])
+        _write(request.out, facts, limits)
+    return facts
+
+
+def _require_estimate(limits: _Limits) -> None:
+    board = limits.board
+    if limits.latency is not None and timing.microseconds(1, board.cpu, board.clock_hz) is None:
+        fact = f"has a {board.cpu}, for which there is no estimate of time"
+        raise CompileError(Problem(board.name, "", fact, "leave out --latency, and choose by instructions"))
+
+
+def _titled(title: str, progress: Progress) -> Progress:
+    return lambda stage, done, total: progress(f"{title}: {stage}", done, total)
+
+
+def _from_teacher(request: Request, data: Data, progress: Progress) -> list[Proposal]:
+    """Students of several shapes; the teacher is fine-tuned once for all of them, when the first is made."""
+    recipe, seed = request.recipe, request.seed
+    teacher = load_teacher(request.teacher, data.names, recipe.student.tokens)
+    tuning = (recipe.teacher, recipe.student.tokens, recipe.training)
+    origin = digest(data, *tuning, seed, files_digest(request.teacher))
+
+    def pieces(shape: Shape) -> Tokenizer:
+        if shape.pieces == "own":
+            return vocabulary.own_vocabulary(data.train.texts, shape.vocabulary)
+        return vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, (), shape.vocabulary)
+
+    def proposal(name: str, shape: Shape) -> Proposal:
+        chosen = replace(recipe, student=shape)
+
+        def make(out: Path, progress: Progress) -> Mapping[str, Any]:
+            ready = _ready_teacher(request, data, teacher, origin, progress)
+            return run.distill(run.Request([ready], request.train, request.valid, [], out, chosen, seed), progress)
+
+        return Proposal(name, shape, pieces(shape), (origin, chosen), make)
+
+    return [proposal(name, shape) for name, shape in proposals.shapes(recipe.student).items()]
+
+
+def _ready_teacher(request: Request, data: Data, teacher: Teacher, origin: str, progress: Progress) -> Path:
+    """The folder of a teacher that knows the labels."""
+    if teacher.tuned:
+        return request.teacher
+    at, _ = stage(request.out, "teacher", origin)
+    tuned(teacher, data, request.recipe, request.seed, at, progress)
+    return at / "model"
+
+
+def _predicted(found: Sequence[Proposal], data: Data, limits: _Limits, progress: Progress) -> dict[str, Footprint]:
+    """What each takes by its name: the compiler lowers one with random weights."""
+    costs = {}
+    for i, proposal in enumerate(found):
+        progress("what each proposal takes", i, len(found))
+        torch.manual_seed(0)
+        student = Student(proposal.shape, proposal.pieces.get_vocab_size(), data.names, 0.0)
+        with tempfile.TemporaryDirectory(prefix="slm2c-") as folder:
+            export.write_model(student, proposal.pieces, {}, Path(folder))
+            costs[proposal.name] = footprint(Path(folder), limits.board)
+    return costs
+
+
+def _hopeless(found: Sequence[Proposal], predicted: Mapping[str, Footprint], limits: _Limits) -> Problem:
+    """That nothing fits, by the proposal with the fewest instructions."""
+    least = found[-1]
+    faults = ", ".join(limits.faults(predicted[least.name]))
+    fact = f"none of {len(found)} proposals fits; the smallest, {proposals.words(least.shape)}, is over: {faults}"
+    remedy = (
+        "lower vocabulary, layers, hidden or tokens in a recipe (--student), allow more time, or take another board"
+    )
+    return Problem(limits.board.name, "", fact, remedy)
+
+
+def _tried(proposal: Proposal, out: Path, limits: _Limits, progress: Progress) -> dict[str, Any]:
+    """What front.json has about a candidate, which is made unless it is there."""
+    at, _ = stage(out, proposal.name, *proposal.key)
+    folder = at / STUDENT
+    if not (folder / export.MARK).is_file():
+        proposal.make(folder, progress)
+    shutil.rmtree(at / f"{STUDENT}.work", ignore_errors=True)  # checkpoints of what is done
+    made = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["student"]
+    compiled = integer.compile_folder(folder, progress)
+    takes = footprint_of(compiled, texts_of(folder, compiled.fused), limits.board)
+    return {
+        "name": proposal.name,
+        "folder": str(folder.relative_to(out)),
+        **_size(proposal),
+        "parameters": made["parameters"],
+        "accuracy_integer": made["accuracy_integer"],
+        "accuracy_float": made["accuracy_float"],
+        **_cost(takes, limits),
+    }
+
+
+def _size(proposal: Proposal) -> dict[str, Any]:
+    names = ("layers", "hidden", "heads", "ffn")
+    sizes = {name: getattr(proposal.shape, name) for name in names}
+    return {**sizes, "vocabulary": proposal.pieces.get_vocab_size()}
+
+
+def _cost(takes: Footprint, limits: _Limits) -> dict[str, Any]:
+    faults = limits.faults(takes)
+    return {**asdict(takes), "microseconds": limits.microseconds(takes), "fits": not faults, "faults": faults}
+
+
+def _proposed(proposal: Proposal, takes: Footprint, limits: _Limits, chosen: bool) -> dict[str, Any]:
+    return {"name": proposal.name, **_size(proposal), **_cost(takes, limits), "chosen": chosen}
+
+
+def _points(candidates: Sequence[Mapping[str, Any]]) -> list[pareto.Point]:
+    keys = ("flash", "arena", "instructions", "fits")
+    return [pareto.Point(c["name"], c["accuracy_integer"], *(c[key] for key in keys)) for c in candidates]
+
+
+def _compared(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Candidates with whether each is on the front, and the name of the best."""
+    points = _points(candidates)
+    on_front = {point.name for point in pareto.front(points)}
+    best = pareto.best(points)
+    return {
+        "candidates": [{**c, "front": c["name"] in on_front} for c in candidates],
+        "best": best.name if best else None,
+    }
+
+
+def _write(out: Path, facts: Mapping[str, Any], limits: _Limits) -> None:
+    """Both files, each whole."""
+    text = json.dumps(facts, indent=1) + "\n"
+    replace_file(out / FILE, lambda part: part.write_text(text, encoding="utf-8"))
+    if facts["candidates"]:
+        subtitle = f"in integers, on {facts['valid']:,} validation sentences"
+        picture = draw(_points(facts["candidates"]), _drawn(facts, limits), f"Students for {facts['board']}", subtitle)
+        replace_file(out / PICTURE, lambda part: part.write_text(picture, encoding="utf-8"))
+
+
+def _drawn(facts: Mapping[str, Any], limits: _Limits) -> dict[str, Limit]:
+    """The limits as lines: what the memories leave for blob and arena, and the instructions that the time allows."""
+    board = limits.board
+    blob = board.region(board.placement.blob)
+    flash = blob.size - blob.reserve - (CODE_BYTES if board.placement.code == blob.name else 0)
+    arena = board.arena_limit - budget.DATA_BYTES
+    found = {"flash": Limit(flash, f"room: {flash // 1024:,} KB"), "arena": Limit(arena, f"room: {arena // 1024:,} KB")}
+    each = timing.CYCLES_PER_INSTRUCTION.get(board.cpu)
+    if limits.latency is not None and each is not None:
+        most = limits.latency / 1000 * board.clock_hz / each
+        found["instructions"] = Limit(most, f"{limits.latency:g} ms")
+    return found

@@ -1,0 +1,178 @@
+"""What of `slm2c fit` needs no PyTorch: the front, what is proposed, the picture."""
+
+import random
+import re
+import shutil
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from slm2c.distill import front_plot, proposals
+from slm2c.distill.front_plot import Box, Limit
+from slm2c.distill.pareto import Point, best, dominates, front
+from slm2c.distill.recipe import Shape
+from tests import browser
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+# ---------------------------------------------------------------- the front, worked by hand
+
+LARGE = Point("large", 0.92, 2400, 29, 28, False)
+MIDDLE = Point("middle", 0.90, 1200, 29, 14, True)
+WASTEFUL = Point("wasteful", 0.89, 1300, 30, 15, True)  # middle is better in everything
+LEAN = Point("lean", 0.88, 1250, 20, 16, True)  # middle has a larger arena
+SMALL = Point("small", 0.80, 300, 15, 3, True)
+POINTS = (WASTEFUL, SMALL, LARGE, LEAN, MIDDLE)
+
+
+def test_a_point_dominates_if_it_is_nowhere_worse_and_somewhere_better() -> None:
+    assert dominates(MIDDLE, WASTEFUL) and not dominates(WASTEFUL, MIDDLE)
+    assert not dominates(MIDDLE, LEAN) and not dominates(LEAN, MIDDLE)
+    assert not dominates(MIDDLE, replace(MIDDLE, name="twin"))
+    assert dominates(MIDDLE, replace(MIDDLE, arena=30)) and dominates(replace(MIDDLE, accuracy=0.91), MIDDLE)
+
+
+def test_the_front_is_what_nothing_dominates_the_smallest_first() -> None:
+    assert front(POINTS) == (SMALL, MIDDLE, LEAN, LARGE)
+    assert front(POINTS, ["flash"]) == (SMALL, MIDDLE, LARGE)
+    assert front(POINTS, ["arena"]) == (SMALL, LEAN, LARGE)  # middle has large's arena, and less accuracy
+    assert front([]) == () and front([LEAN]) == (LEAN,)
+    twin = replace(SMALL, name="twin")
+    assert front([SMALL, twin]) == (SMALL, twin)
+
+
+def test_the_best_fits_and_of_equals_is_the_cheapest() -> None:
+    assert best(POINTS) == MIDDLE
+    assert best([*POINTS, replace(MIDDLE, name="slower", instructions=15, flash=1)]) == MIDDLE
+    assert best([*POINTS, cheap := replace(MIDDLE, name="leaner", flash=1100)]) == cheap
+    assert best([LARGE]) is None and best([]) is None
+
+
+# ---------------------------------------------------------------- what is proposed
+
+
+def test_proposals_lie_around_the_recipe() -> None:
+    found = proposals.shapes(Shape())
+    assert found["6x128-8k"] == Shape() and found["3x128-4k"] == replace(Shape(), layers=3, vocabulary=4096)
+    assert found["3x128-f256-2k"] == replace(Shape(), layers=3, ffn=256, vocabulary=2048)
+    assert all(s.hidden == 32 * s.heads and s.ffn % 8 == 0 and s.tokens == 32 for s in found.values())
+    assert max(s.hidden for s in found.values()) == 192 and min(s.layers for s in found.values()) == 1
+
+
+def test_no_shape_is_proposed_twice() -> None:
+    found = proposals.shapes(Shape(layers=1, hidden=16, heads=1, ffn=16, vocabulary=300))
+    assert len(set(found.values())) == len(found) < len(proposals.shapes(Shape()))
+    assert all(s.layers == 1 and s.vocabulary >= 200 and s.ffn >= 8 for s in found.values())
+
+
+def test_tries_are_spread_and_more_of_them_add_to_the_fewer() -> None:
+    nine = list(range(9))
+    assert proposals.spread(nine, 1) == [0]
+    assert proposals.spread(nine, 3) == [0, 8, 4]
+    assert proposals.spread(nine, 5) == [0, 8, 4, 2, 6]
+    assert sorted(proposals.spread(nine, 20)) == nine
+    assert proposals.spread([7], 3) == [7] and proposals.spread([], 3) == []
+
+
+# ---------------------------------------------------------------- the picture
+
+LIMITS = {"flash": Limit(2000, "room: 2 KB"), "arena": Limit(500, "room: 500 bytes"), "instructions": Limit(20, "5 ms")}
+
+
+def drawn(points: list[Point] | tuple[Point, ...] = POINTS) -> ElementTree.Element:
+    return ElementTree.fromstring(front_plot.draw(points, LIMITS, "Students <for> a & board", "in integers"))
+
+
+def crowded(seed: int) -> list[Point]:
+    rng = random.Random(seed)
+    return [
+        Point(f"heads80-ffn{i}0", rng.uniform(0.88, 0.92), *(rng.randrange(100, 200) for _ in range(3)), i % 3 > 0)
+        for i in range(10)
+    ]
+
+
+def test_every_panel_has_every_point_once() -> None:
+    panels = drawn().findall(f"{SVG}g")
+    assert len(panels) == 3
+    for panel in panels:
+        labels = [text.text for text in panel.iter(f"{SVG}text") if "label" in text.get("class", "")]
+        assert sorted(labels) == sorted(point.name for point in POINTS)
+        kinds = [circle.get("class") for circle in panel.iter(f"{SVG}circle")]
+        assert sorted(kinds) == ["best", "fits", "fits", "fits", "over"]
+
+
+def test_points_lie_where_their_figures_say() -> None:
+    for panel, cost in zip(drawn().findall(f"{SVG}g"), ("flash", "arena", "instructions"), strict=True):
+        circles = [(float(c.get("cx", "")), float(c.get("cy", ""))) for c in panel.iter(f"{SVG}circle")]
+        for (one, (x, y)), (other, (a, b)) in combinations(zip(POINTS, circles, strict=True), 2):
+            assert (x < a) == (one.takes(cost) < other.takes(cost)) and (y < b) == (one.accuracy > other.accuracy)
+
+
+def test_limits_are_lines_or_are_told_where_they_are_far() -> None:
+    flash, arena, instructions = drawn().findall(f"{SVG}g")
+
+    def lines(panel: ElementTree.Element) -> list[str]:
+        return [x.get("d", "") for x in panel.iter(f"{SVG}path") if x.get("class") == "limit"]
+
+    def words(panel: ElementTree.Element) -> list[str | None]:
+        return [x.text for x in panel.iter(f"{SVG}text") if x.get("class") == "limit"]
+
+    assert len(lines(flash)) == len(lines(instructions)) == 1 and lines(arena) == []
+    assert words(flash) == ["room: 2 KB"] and words(arena) == ["room: 500 bytes →"]
+    at = float(re.match(r"M([\d.]+) ", lines(flash)[0])[1])  # type: ignore[index]
+    over = next(c for c in flash.iter(f"{SVG}circle") if c.get("class") == "over")
+    assert at < float(over.get("cx", ""))
+
+
+def test_one_point_alone_and_all_alike_can_be_drawn() -> None:
+    assert len(list(drawn([SMALL]).iter(f"{SVG}circle"))) == 3 + 3  # and the legend's
+    drawn([replace(SMALL, name=str(i), accuracy=1.0) for i in range(3)])
+    drawn([replace(SMALL, accuracy=0.0)])
+
+
+def test_the_same_figures_make_the_same_bytes() -> None:
+    one, other = (front_plot.draw(crowded(1), LIMITS, "t", "s") for _ in range(2))
+    assert one == other
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_labels_meet_neither_each_other_nor_points(seed: int) -> None:
+    rng = random.Random(seed)
+    plot = Box(46, 90, 340, 148)
+    points = {f"heads80-ffn{i}0": (rng.uniform(60, 380), rng.uniform(100, 230)) for i in range(10)}
+    labels = front_plot.place(points, plot)
+    assert all(label.box.within(plot) for label in labels.values())
+    assert not any(a.box.meets(b.box) for a, b in combinations(labels.values(), 2))
+    spots = [Box(x - 4, y - 4, 8, 8) for x, y in points.values()]
+    assert not any(label.box.meets(spot) for label in labels.values() for spot in spots)
+
+
+OVERLAPS = """(() => {
+  const boxes = [...document.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+  const found = [];
+  for (const [i, [a, p]] of boxes.entries()) {
+    if (p.left < 0 || p.right > innerWidth) found.push(a + ' leaves the picture');
+    for (const [b, q] of boxes.slice(i + 1))
+      if (p.left < q.right && q.left < p.right && p.top + 2 < q.bottom - 2 && q.top + 2 < p.bottom - 2)
+        found.push(a + ' meets ' + b);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1200, 360])
+def test_in_a_browser_no_text_meets_another(width: int, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    assert chromium
+    with browser.page(chromium) as page:
+        for i, points in enumerate((POINTS, crowded(1), crowded(2))):
+            path = tmp_path / f"{i}.svg"
+            path.write_text(front_plot.draw(points, LIMITS, "Students for generic-m7-512k-4m", "in integers"))
+            page.open(path, width, dark=i % 2 == 1)
+            assert page.evaluate(OVERLAPS) == [] and page.complaints == []
+            smallest = "Math.min(...[...document.querySelectorAll('text')].map(e => e.getBoundingClientRect().height))"
+            assert page.evaluate(smallest) >= 11  # pixels of a line, of letters then about 10
