@@ -127,7 +127,14 @@ def compress(board: str, **given: Any) -> None:
     "--latency 40 -o front/"
 )
 @click.option("--board", required=True, metavar="NAME", help="One of `slm2c boards`, or a .toml file.")
-@click.option("--teacher", metavar="DIR", type=PATH, required=True, help="As of `slm2c distill`.")
+@click.option("--teacher", metavar="DIR", type=PATH, help="Of students of several sizes; as of `slm2c distill`.")
+@click.option(
+    "--from",
+    "student",
+    metavar="DIR",
+    type=PATH,
+    help="A student to make smaller instead, as `slm2c compress` does; --teacher is then of its fine-tunes, if at all.",
+)
 @click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label.")
 @click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to compare the students by.")
 @click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; goes on in a front.")
@@ -142,18 +149,43 @@ def compress(board: str, **given: Any) -> None:
 )
 @click.option("--tries", type=click.IntRange(min=1), default=5, show_default=True, help="Students to train, at most.")
 @click.option(
-    "--student", "recipe", metavar="TOML", type=PATH, help="Training, and the size around which others are proposed."
+    "--student",
+    "recipe",
+    metavar="TOML",
+    type=PATH,
+    help="Training by --teacher, and the size to propose others around.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Of the fine-tune behind each step of a cut (--from).",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
 @click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
 @as_json
-def fit(board: str, clock: float | None, recipe: Path | None, quick: bool, **given: Any) -> None:
-    """Try a few students, and show what accuracy costs.
+def fit(
+    board: str,
+    clock: float | None,
+    teacher: Path | None,
+    student: Path | None,
+    recipe: Path | None,
+    epochs: int,
+    seed: int,
+    quick: bool,
+    **given: Any,
+) -> None:
+    """Try a few students for a board, and show what accuracy costs.
 
     Needs the extra slm2c[distill]. What fits neither board nor latency is not trained. DIR gets each student in a
     folder of its own, front.json with all figures, and front.svg: accuracy against flash, arena and instructions. The
     same command goes on after a kill; with more --tries it adds to what is there.
     """
+    if not (teacher or student):
+        raise click.UsageError("give --teacher for new students, or --from for cuts of one")
+    if student and recipe:
+        raise click.UsageError("--student is for new students; cuts are trained by the recipe in the folder of --from")
     from slm2c.board import load_board
     from slm2c.distill import recipe as recipes
     from slm2c.distill import require_extra
@@ -164,9 +196,16 @@ def fit(board: str, clock: float | None, recipe: Path | None, quick: bool, **giv
     chosen = recipes.read_recipe(recipe) if recipe else recipes.Recipe()
     from slm2c import show
     from slm2c.distill import front
+    from slm2c.distill.candidates import FromStudent, FromTeacher
 
     start = time.monotonic()
-    request = front.Request(board=target, recipe=recipes.quick(chosen) if quick else chosen, **given)
+    around: FromStudent | FromTeacher
+    if student:
+        around = FromStudent(student, target, teacher, -(-epochs // 3) if quick else epochs, seed)
+    else:
+        assert teacher is not None, "one of both is there"
+        around = FromTeacher(teacher, recipes.quick(chosen) if quick else chosen, seed)
+    request = front.Request(target, around, **given)
     with progress_bar() as progress:
         facts = front.fit(request, progress)
     seconds = time.monotonic() - start

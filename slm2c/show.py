@@ -196,15 +196,13 @@ def front(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) ->
 
 def _sizes(found: Mapping[str, Any]) -> tuple[object, ...]:
     """Columns of a table: what a student is and takes."""
-    shape = (_span(found[key]) for key in ("layers", "hidden", "heads", "ffn", "vocabulary"))
+    shape = found["layers"], found["hidden"], _span(found["heads"]), _span(found["ffn"]), found["vocabulary"]
     took = "" if found["microseconds"] is None else f"{found['microseconds'] / 1000:.3g}"
     return *shape, found["flash"], found["arena"], f"{found['instructions'] / 1e6:.3g} M", took
 
 
-def _span(value: int | Sequence[int]) -> object:
-    """A number for all layers, or the least and most of those for each."""
-    if isinstance(value, int):
-        return value
+def _span(value: Sequence[int]) -> object:
+    """The number of all layers, or the least and the most."""
     return f"{min(value)}-{max(value)}" if min(value) < max(value) else value[0]
 
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from slm2c.distill import front_plot, proposals
+from slm2c.distill import front_plot, proposals, recipe
 from slm2c.distill.front_plot import Box, Limit
 from slm2c.distill.pareto import Point, best, dominates, front
 from slm2c.distill.recipe import Shape
@@ -66,6 +66,35 @@ def test_no_shape_is_proposed_twice() -> None:
     found = proposals.shapes(Shape(layers=1, hidden=16, heads=1, ffn=16, vocabulary=300))
     assert len(set(found.values())) == len(found) < len(proposals.shapes(Shape()))
     assert all(s.layers == 1 and s.vocabulary >= 200 and s.ffn >= 8 for s in found.values())
+
+
+def test_cuts_leave_what_they_say() -> None:
+    found = proposals.cuts(Shape())
+    cut, shape = found["heads80"]
+    assert cut == proposals.Cut(heads=0.8, layers=6)
+    assert shape.heads == (4, 3, 3, 3, 3, 3) and shape.head_size == 32 and set(shape.ffn_of) == {512}
+    assert sum(shape.heads_of) == round(0.8 * 24)
+    cut, shape = found["layers4-ffn50"]
+    assert (shape.layers, shape.heads, shape.ffn) == (4, (4,) * 4, (256,) * 4) and (cut.layers, cut.rank) == (4, 0)
+    assert found["rank64"][1].rank == found["heads75-ffn50-rank64"][1].rank == 64
+    assert found["heads50-ffn25"][1].ffn == (128,) * 6
+    assert all(_faultless(shape) for _, shape in found.values())
+
+
+def _faultless(shape: Shape) -> bool:
+    return not recipe._shape_faults(shape)
+
+
+def test_cuts_of_a_small_student_are_none_of_it_and_no_two_alike() -> None:
+    whole = Shape(layers=2, hidden=16, heads=(1, 2), ffn=16, vocabulary=200, head_size=8)
+    found = proposals.cuts(whole)
+    shapes = [shape for _, shape in found.values()]
+    assert len(set(shapes)) == len(shapes) and all(_faultless(shape) for shape in shapes)
+    assert replace(whole, ffn=(16, 16)) not in shapes
+    assert list(found) == ["heads80", "layers1", "rank8", "heads75-rank8", "layers1-rank8"]
+    shared = proposals.cuts(replace(Shape(), share=2, rank=32))
+    assert all(shape.layers == 6 and cut.rank in (0, 32) for cut, shape in shared.values())
+    assert not any("rank64" in name for name in shared)
 
 
 def test_tries_are_spread_and_more_of_them_add_to_the_fewer() -> None:

@@ -1,4 +1,4 @@
-"""front: a few students for a board, from a teacher or cut from a student, and the front of what they know and take.
+"""front: a few students for a board, trained by a teacher or cut from one, and the front of accuracy and cost.
 
     propose -> predict what each takes -> train those that fit -> measure -> front.json, front.svg
 
@@ -11,27 +11,25 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from slm2c import __version__, budget, timing
 from slm2c.board import Board
 from slm2c.compile import Progress
-from slm2c.distill import export, integer, pareto, proposals, run, vocabulary
-from slm2c.distill.data import Data, read_data
+from slm2c.distill import export, integer, pareto, proposals
+from slm2c.distill.candidates import FromStudent, FromTeacher, Proposal, Task
+from slm2c.distill.data import read_data
 from slm2c.distill.footprint import CODE_BYTES, Footprint, footprint, footprint_of, texts_of
 from slm2c.distill.front_plot import Limit, draw
-from slm2c.distill.recipe import Recipe, Shape
+from slm2c.distill.recipe import Shape, read_recipe
 from slm2c.distill.student import Student
-from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.training import replace_file
-from slm2c.distill.tune import tuned
-from slm2c.distill.work import digest, files_digest, stage
+from slm2c.distill.work import stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import require_replaceable
 
@@ -45,32 +43,17 @@ STUDENT = "student"
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for. `latency`: milliseconds that a run at the most tokens may take; None for any."""
+    """What the user asks for: students `around` a teacher or a student. `latency`: milliseconds that a run at the most
+    tokens may take; None for any.
+    """
 
     board: Board
-    teacher: Path
+    around: FromTeacher | FromStudent
     train: Path
     valid: Path
     out: Path
-    recipe: Recipe
     latency: float | None = None
     tries: int = 5
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A student that could be made.
-
-    pieces: its tokenizer; make: train it, into a folder that appears whole, and return what metrics.json holds
-    key: of what it is made from
-    """
-
-    name: str
-    shape: Shape
-    pieces: Tokenizer
-    key: Sequence[Any]
-    make: Callable[[Path, Progress], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -101,23 +84,24 @@ def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any
     _require_estimate(limits)
     require_replaceable(request.out, FILE)
     data = read_data(request.train, request.valid)
-    found = _from_teacher(request, data, progress)
-    predicted = _predicted(found, data, limits, progress)
+    found = request.around.proposals(Task(request.train, request.valid, data, request.out))
+    predicted = _predicted(found, data.names, limits, progress)
     found = sorted(found, key=lambda p: -predicted[p.name].instructions)
-    fitting = [p for p in found if not limits.faults(predicted[p.name])]
+    fitting = [p for p in found if not p.given and not limits.faults(predicted[p.name])]
     if not fitting:
         raise CompileError(_hopeless(found, predicted, limits))
-    chosen = proposals.spread(fitting, request.tries)
+    chosen = [*(p for p in found if p.given), *proposals.spread(fitting, request.tries)]
+    names = {p.name for p in chosen}
     facts: dict[str, Any] = {
         "slm2c": __version__,
         "board": request.board.name,
         "cpu": request.board.cpu,
         "clock_hz": request.board.clock_hz,
         "latency_ms": request.latency,
-        "tokens": request.recipe.student.tokens,
+        "tokens": found[0].shape.tokens,
         "valid": len(data.valid),
-        "seed": request.seed,
-        "proposals": [_proposed(p, predicted[p.name], limits, p in chosen) for p in found],
+        "seed": request.around.seed,
+        "proposals": [_proposed(p, predicted[p.name], limits, p.name in names) for p in found],
         "candidates": [],
         "best": None,
     }
@@ -125,7 +109,7 @@ def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any
     _write(request.out, facts, limits)
     made: dict[str, Any] = {}
     for number, proposal in enumerate(chosen, 1):
-        title = f"candidate {number} of {len(chosen)}: {proposals.words(proposal.shape)}"
+        title = f"candidate {number} of {len(chosen)}: {proposal.what}"
         made[proposal.name] = _tried(proposal, request.out, limits, _titled(title, progress))
         facts |= _compared([made[p.name] for p in found if p.name in made])
         _write(request.out, facts, limits)
@@ -143,46 +127,15 @@ def _titled(title: str, progress: Progress) -> Progress:
     return lambda stage, done, total: progress(f"{title}: {stage}", done, total)
 
 
-def _from_teacher(request: Request, data: Data, progress: Progress) -> list[Proposal]:
-    """Students of several shapes; the teacher is fine-tuned once for all of them, when the first is made."""
-    recipe, seed = request.recipe, request.seed
-    teacher = load_teacher(request.teacher, data.names, recipe.student.tokens)
-    tuning = (recipe.teacher, recipe.student.tokens, recipe.training)
-    origin = digest(data, *tuning, seed, files_digest(request.teacher))
-
-    def pieces(shape: Shape) -> Tokenizer:
-        if shape.pieces == "own":
-            return vocabulary.own_vocabulary(data.train.texts, shape.vocabulary)
-        return vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, (), shape.vocabulary)
-
-    def proposal(name: str, shape: Shape) -> Proposal:
-        chosen = replace(recipe, student=shape)
-
-        def make(out: Path, progress: Progress) -> Mapping[str, Any]:
-            ready = _ready_teacher(request, data, teacher, origin, progress)
-            return run.distill(run.Request([ready], request.train, request.valid, [], out, chosen, seed), progress)
-
-        return Proposal(name, shape, pieces(shape), (origin, chosen), make)
-
-    return [proposal(name, shape) for name, shape in proposals.shapes(recipe.student).items()]
-
-
-def _ready_teacher(request: Request, data: Data, teacher: Teacher, origin: str, progress: Progress) -> Path:
-    """The folder of a teacher that knows the labels."""
-    if teacher.tuned:
-        return request.teacher
-    at, _ = stage(request.out, "teacher", origin)
-    tuned(teacher, data, request.recipe, request.seed, at, progress)
-    return at / "model"
-
-
-def _predicted(found: Sequence[Proposal], data: Data, limits: _Limits, progress: Progress) -> dict[str, Footprint]:
+def _predicted(
+    found: Sequence[Proposal], labels: Sequence[str], limits: _Limits, progress: Progress
+) -> dict[str, Footprint]:
     """What each takes by its name: the compiler lowers one with random weights."""
     costs = {}
     for i, proposal in enumerate(found):
         progress("what each proposal takes", i, len(found))
         torch.manual_seed(0)
-        student = Student(proposal.shape, proposal.pieces.get_vocab_size(), data.names, 0.0)
+        student = Student(proposal.shape, proposal.pieces.get_vocab_size(), labels, 0.0)
         with tempfile.TemporaryDirectory(prefix="slm2c-") as folder:
             export.write_model(student, proposal.pieces, {}, Path(folder))
             costs[proposal.name] = footprint(Path(folder), limits.board)
@@ -193,10 +146,8 @@ def _hopeless(found: Sequence[Proposal], predicted: Mapping[str, Footprint], lim
     """That nothing fits, by the proposal with the fewest instructions."""
     least = found[-1]
     faults = ", ".join(limits.faults(predicted[least.name]))
-    fact = f"none of {len(found)} proposals fits; the smallest, {proposals.words(least.shape)}, is over: {faults}"
-    remedy = (
-        "lower vocabulary, layers, hidden or tokens in a recipe (--student), allow more time, or take another board"
-    )
+    fact = f"none of {len(found)} proposals fits; the smallest, {least.what}, is over: {faults}"
+    remedy = "start from a smaller student or recipe (layers, pieces, tokens), allow more, or take another board"
     return Problem(limits.board.name, "", fact, remedy)
 
 
@@ -207,24 +158,36 @@ def _tried(proposal: Proposal, out: Path, limits: _Limits, progress: Progress) -
     if not (folder / export.MARK).is_file():
         proposal.make(folder, progress)
     shutil.rmtree(at / f"{STUDENT}.work", ignore_errors=True)  # checkpoints of what is done
-    made = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["student"]
+    judged = _accuracies(folder / "metrics.json")
     compiled = integer.compile_folder(folder, progress)
     takes = footprint_of(compiled, texts_of(folder, compiled.fused), limits.board)
     return {
         "name": proposal.name,
         "folder": str(folder.relative_to(out)),
-        **_size(proposal),
-        "parameters": made["parameters"],
-        "accuracy_integer": made["accuracy_integer"],
-        "accuracy_float": made["accuracy_float"],
+        **_size(read_recipe(folder / export.MARK).student, proposal),
+        **judged,
         **_cost(takes, limits),
     }
 
 
-def _size(proposal: Proposal) -> dict[str, Any]:
-    names = ("layers", "hidden", "heads", "ffn")
-    sizes = {name: getattr(proposal.shape, name) for name in names}
-    return {**sizes, "vocabulary": proposal.pieces.get_vocab_size()}
+def _accuracies(path: Path) -> dict[str, float]:
+    """Those of a finished student."""
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))["student"]
+        return {key: float(made[key]) for key in ("accuracy_integer", "accuracy_float")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fact, remedy = "does not hold the student's accuracy any more", f"remove {path.parent}, to make it again"
+        raise CompileError(Problem(str(path), "", fact, remedy)) from error
+
+
+def _size(shape: Shape, proposal: Proposal) -> dict[str, Any]:
+    sizes = {name: getattr(shape, name) for name in ("layers", "hidden", "share", "rank")}
+    return {
+        **sizes,
+        "heads": list(shape.heads_of),
+        "ffn": list(shape.ffn_of),
+        "vocabulary": proposal.pieces.get_vocab_size(),
+    }
 
 
 def _cost(takes: Footprint, limits: _Limits) -> dict[str, Any]:
@@ -233,7 +196,7 @@ def _cost(takes: Footprint, limits: _Limits) -> dict[str, Any]:
 
 
 def _proposed(proposal: Proposal, takes: Footprint, limits: _Limits, chosen: bool) -> dict[str, Any]:
-    return {"name": proposal.name, **_size(proposal), **_cost(takes, limits), "chosen": chosen}
+    return {"name": proposal.name, **_size(proposal.shape, proposal), **_cost(takes, limits), "chosen": chosen}
 
 
 def _points(candidates: Sequence[Mapping[str, Any]]) -> list[pareto.Point]:
@@ -256,7 +219,9 @@ def _write(out: Path, facts: Mapping[str, Any], limits: _Limits) -> None:
     """Both files, each whole."""
     text = json.dumps(facts, indent=1) + "\n"
     replace_file(out / FILE, lambda part: part.write_text(text, encoding="utf-8"))
-    if facts["candidates"]:
+    if not facts["candidates"]:
+        (out / PICTURE).unlink(missing_ok=True)  # of other students
+    else:
         subtitle = f"in integers, on {facts['valid']:,} validation sentences"
         picture = draw(_points(facts["candidates"]), _drawn(facts, limits), f"Students for {facts['board']}", subtitle)
         replace_file(out / PICTURE, lambda part: part.write_text(picture, encoding="utf-8"))

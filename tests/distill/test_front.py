@@ -13,8 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
 
-from slm2c import cli, console  # noqa: E402
-from slm2c.distill import run  # noqa: E402
+from slm2c import cli  # noqa: E402
+from slm2c.distill import compress, run  # noqa: E402
 from tests.distill import tiny  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,10 +38,6 @@ def command(given: Path, out: Path, *more: str) -> list[str]:
     return [str(arg) for arg in args]
 
 
-def fit(args: list[str]) -> int:
-    return console.invoke(cli.cli, args)
-
-
 def facts(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "front.json").read_text())
     return found
@@ -51,7 +47,7 @@ def facts(out: Path) -> dict[str, Any]:
 def front(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an undisturbed run with two tries leaves."""
     out = tmp_path_factory.mktemp("front") / "front"
-    assert fit(command(given, out, "--tries", "2")) == 0
+    assert cli.invoke(command(given, out, "--tries", "2")) == 0
     return out
 
 
@@ -67,7 +63,7 @@ def test_what_it_leaves(front: Path) -> None:
     assert larger["flash"] > smaller["flash"] and larger["instructions"] > smaller["instructions"]
     assert found["best"] == "2x16-200" and larger["accuracy_integer"] > smaller["accuracy_integer"]
     svg = (front / "front.svg").read_text()
-    assert svg.count(">2x16-200</text>") == svg.count(">1x8-200</text>") == 3 and svg.count(">0.5 ms</text>") == 1
+    assert svg.count(">2x16-200</text>") == svg.count(">1x8-200</text>") == 3 and svg.count(">0.5 ms →</text>") == 1
     assert sorted(p.name for p in front.iterdir()) == ["1x8-200", "2x16-200", "front.json", "front.svg", "teacher"]
 
 
@@ -82,9 +78,9 @@ def test_a_build_takes_what_the_table_says(front: Path, tmp_path: Path) -> None:
     best = facts(front)["candidates"][0]
     out = tmp_path / "out"
     args = ["build", str(front / best["folder"]), "-o", str(out), "--board", "generic-m7-512k-4m"]
-    assert fit(args) == 0
+    assert cli.invoke(args) == 0
     report = json.loads((out / "report.json").read_text())
-    assert report["flash"]["blob_bytes"] == best["flash"] and report["memory"]["arena_bytes"] == best["arena"]
+    assert report["flash"]["blob_bytes"] == best["flash"] and report["sram"]["arena_bytes"] == best["arena"]
     assert report["cost"]["lengths"][-1]["instructions"] == best["instructions"]
 
 
@@ -96,19 +92,29 @@ def test_more_tries_add_to_what_is_there(
         run, "distill", lambda request, progress, real=run.distill: _noted(request, progress, real, made)
     )
     before = {c["name"]: c for c in facts(front)["candidates"]}
-    assert fit(command(given, front, "--tries", "3", "--json")) == 0
+    assert cli.invoke(command(given, front, "--tries", "3", "--json")) == 0
     after = json.loads(capsys.readouterr().out)
     assert [request.out.parent.name for request in made] == ["1x16-200"]
     names = [c["name"] for c in after["candidates"]]
     assert names == ["2x16-200", "1x16-200", "1x8-200"]
     assert {c["name"]: {**c, "front": True} for c in after["candidates"] if c["name"] in before} == before
     assert all(not request.out.with_name("student.work").exists() for request in made)
-    assert fit(command(given, front, "--tries", "2")) == 0 and len(made) == 1
+    assert cli.invoke(command(given, front, "--tries", "2")) == 0 and len(made) == 1
 
 
 def _noted(request: Any, progress: Any, real: Any, made: list[Any]) -> Any:
     made.append(request)
     return real(request, progress)
+
+
+def test_a_damaged_candidate_is_named(front: Path, given: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = front / "1x8-200" / "student" / "metrics.json"
+    text = path.read_text()
+    path.write_text(text[:40])
+    assert cli.invoke(command(given, front, "--tries", "2")) == 1
+    error = capsys.readouterr().err
+    assert f"{path}': does not hold the student's accuracy any more; remove {path.parent}" in error
+    path.write_text(text)
 
 
 def test_killed_and_resumed_it_goes_on(front: Path, given: Path, tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_killed_and_resumed_it_goes_on(front: Path, given: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     "more, expected",
     [
-        (["--latency", "0.001"], "none of 6 proposals fits; the smallest, 1 layer, 8 wide, is over: 0.0396 ms"),
+        (["--latency", "0.001"], "none of 6 proposals fits; the smallest, 1 layer, 8 wide, is over: 0.04 ms"),
         (["--board", "mps3-an547"], "has a cortex-m55, for which there is no estimate of time"),
         (["--board", "nothing"], "unknown board"),
         (["--clock", "1"], "is over: 7.92 ms"),
@@ -144,7 +150,7 @@ def test_killed_and_resumed_it_goes_on(front: Path, given: Path, tmp_path: Path)
 def test_what_cannot_be_is_told_before_anything_is_trained(
     more: list[str], expected: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(command(given, tmp_path / "out", *more)) == 1
+    assert cli.invoke(command(given, tmp_path / "out", *more)) == 1
     assert expected in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
@@ -152,5 +158,51 @@ def test_a_folder_of_something_else_is_left_alone(
     given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").write_text("")
-    assert fit(command(given, tmp_path)) == 1
+    assert cli.invoke(command(given, tmp_path)) == 1
     assert "is not the output of slm2c" in capsys.readouterr().err and os.listdir(tmp_path) == ["mine"]
+
+
+# ---------------------------------------------------------------- cuts of a student
+
+
+def test_cuts_of_a_student_are_compared_with_it(
+    front: Path, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = front / "2x16-200" / "student", tmp_path / "cuts"
+    args = command(given, out, "--from", str(whole), "--tries", "2", "--epochs", "1")
+    for option in ("--teacher", "--student"):
+        at = args.index(option)
+        del args[at : at + 2]
+    made: list[Any] = []
+    monkeypatch.setattr(
+        compress, "compress", lambda request, progress, real=compress.compress: _noted(request, progress, real, made)
+    )
+    assert cli.invoke(args) == 0
+    told = capsys.readouterr().out
+    found = facts(out)
+    first, *cut = found["candidates"]
+    assert (
+        first["name"] == "whole"
+        and (out / "whole" / "student" / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
+    )
+    before = facts(front)["candidates"][0]
+    for key in ("flash", "arena", "instructions", "accuracy_integer", "heads", "ffn"):
+        assert first[key] == before[key], key
+    assert len(cut) == 2 == len(made) and all(c["flash"] < first["flash"] for c in cut)
+    assert all(c["name"] in told for c in found["candidates"])
+    for candidate in cut:
+        predicted = next(p for p in found["proposals"] if p["name"] == candidate["name"])
+        assert sum(candidate["heads"]) == sum(predicted["heads"]) and candidate["layers"] == predicted["layers"]
+    assert cli.invoke(args) == 0 and len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "change, expected", [({}, "give --teacher"), ({"--from": "x", "--student": "y.toml"}, "is for new students")]
+)
+def test_either_a_teacher_or_a_student(
+    change: dict[str, str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("")
+    args = ["fit", "--board", "stm32f407", "--train", "a.csv", "--valid", "a.csv", "-o", str(tmp_path / "o")]
+    assert cli.invoke([*args, *(word for pair in change.items() for word in pair)]) == 2
+    assert expected in capsys.readouterr().err
