@@ -181,9 +181,9 @@ def test_labels_meet_neither_each_other_nor_points(seed: int) -> None:
 
 OVERLAPS = """(() => {
   const boxes = [...document.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
-  const found = [];
+  const found = [], all = document.documentElement.getBoundingClientRect();
   for (const [i, [a, p]] of boxes.entries()) {
-    if (p.left < 0 || p.right > innerWidth) found.push(a + ' leaves the picture');
+    if (p.left < all.left || p.right > all.right || all.right > innerWidth) found.push(a + ' leaves the picture');
     for (const [b, q] of boxes.slice(i + 1))
       if (p.left < q.right && q.left < p.right && p.top + 2 < q.bottom - 2 && q.top + 2 < p.bottom - 2)
         found.push(a + ' meets ' + b);
@@ -198,7 +198,8 @@ def test_in_a_browser_no_text_meets_another(width: int, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
     assert chromium
     with browser.page(chromium) as page:
-        for i, points in enumerate((POINTS, crowded(1), crowded(2))):
+        two = (replace(SMALL, flash=1970, instructions=20), replace(LARGE, flash=2320, instructions=28))
+        for i, points in enumerate((POINTS, crowded(1), crowded(2), two)):
             path = tmp_path / f"{i}.svg"
             path.write_text(front_plot.draw(points, LIMITS, "Students for generic-m7-512k-4m", "in integers"))
             page.open(path, width, dark=i % 2 == 1)

@@ -130,12 +130,18 @@ def _titled(title: str, progress: Progress) -> Progress:
 def _predicted(
     found: Sequence[Proposal], labels: Sequence[str], limits: _Limits, progress: Progress
 ) -> dict[str, Footprint]:
-    """What each takes by its name: the compiler lowers one with random weights."""
+    """What each takes by its name: the compiler lowers one with random weights.
+
+    All of them are random: biases and norms of a new student are alike, and equal constants lie in the blob once.
+    """
     costs = {}
     for i, proposal in enumerate(found):
         progress("what each proposal takes", i, len(found))
         torch.manual_seed(0)
         student = Student(proposal.shape, proposal.pieces.get_vocab_size(), labels, 0.0)
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
         with tempfile.TemporaryDirectory(prefix="slm2c-") as folder:
             export.write_model(student, proposal.pieces, {}, Path(folder))
             costs[proposal.name] = footprint(Path(folder), limits.board)

@@ -22,6 +22,7 @@ _FONT = 12
 _CHARACTER = 0.6  # of the font's size: more than any system's letters are wide on average
 _LONGEST = 26  # characters of a label
 _GAP = 6.0  # from a point to its label
+_SPAN = 2.0  # points of accuracy, at least, so that one sentence does not look like much
 _RINGS = 12  # of places that are tried around a point
 _ATTEMPTS = 8
 _DOUBT = 3  # what makes a label hard to read or to assign is as bad as so many rings
@@ -142,7 +143,7 @@ def _panel(points: Sequence[Point], cost: str, limit: Limit | None, top: float) 
     near = most is not None and most < 1.6 * max(taken)
     low, high = _range([*taken, most] if near and most is not None else taken)
     x = _Axis(low, high, plot.x, plot.x + plot.width)
-    low, high = _range([100 * point.accuracy for point in points], most=100)
+    low, high = _range([100 * point.accuracy for point in points], _SPAN, 100)
     y = _Axis(low, high, plot.y + plot.height, plot.y)
     at = {point.name: (x.at(point.takes(cost) / unit), y.at(100 * point.accuracy)) for point in points}
     chosen = best(points)
@@ -154,8 +155,8 @@ def _panel(points: Sequence[Point], cost: str, limit: Limit | None, top: float) 
     return {
         "plot": plot,
         "name": name,
-        "x_ticks": [(x.at(tick), f"{tick:,g}") for tick in x.ticks()],
-        "y_ticks": [(y.at(tick), f"{tick:g}") for tick in y.ticks()],
+        "x_ticks": [(x.at(tick), *_under(x.at(tick), f"{tick:,g}")) for tick in x.ticks()],
+        "y_ticks": [(y.at(tick), f"{tick:g}") for tick in y.ticks() if tick <= 100],
         "steps": steps,
         "limit": None if limit is None else (edge, limit.text),
         "points": [("best" if p == chosen else "fits" if p.fits else "over", labels[p.name]) for p in points],
@@ -170,16 +171,23 @@ def _steps(corners: Sequence[Spot], plot: Box) -> list[Spot]:
     return [*found, (plot.x + plot.width, found[-1][1])]
 
 
+def _under(x: float, text: str) -> tuple[float, str]:
+    """(middle of a text below `x`, moved so that all of it is in the picture, the text)."""
+    return min(x, WIDTH - _CHARACTER * _FONT * len(text) / 2 - 2), text
+
+
 def _line(one: Spot, other: Spot) -> Box:
     """Where a level or upright line lies."""
     (a, b), (c, d) = one, other
     return Box(min(a, c) - 1, min(b, d) - 1, abs(a - c) + 2, abs(b - d) + 2)
 
 
-def _range(values: Sequence[float], most: float = math.inf) -> tuple[float, float]:
-    """A range with room around the values for points and labels; from 0 where they begin near it."""
+def _range(values: Sequence[float], span: float = 0.0, most: float = math.inf) -> tuple[float, float]:
+    """A range with room around the values for points and labels, at least `span` wide; from 0 where they begin near it,
+    and not beyond `most`.
+    """
     low, high = min(values), max(values)
-    room = 0.15 * (high - low) or 0.05 * high or 1.0
+    room = max(0.15 * (high - low), (span - high + low) / 2) or 0.05 * high or 1.0
     return (0.0 if low < 0.3 * high else low - room), min(high + room, most if high < most else high + room)
 
 

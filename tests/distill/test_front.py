@@ -14,7 +14,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
 
 from slm2c import cli  # noqa: E402
+from slm2c.board import load_board  # noqa: E402
 from slm2c.distill import compress, run  # noqa: E402
+from slm2c.distill import front as fronts  # noqa: E402
+from slm2c.distill.candidates import FromTeacher  # noqa: E402
+from slm2c.distill.recipe import read_recipe  # noqa: E402
 from tests.distill import tiny  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,10 +49,23 @@ def facts(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def front(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an undisturbed run with two tries leaves."""
+    """What an undisturbed run with two tries leaves; beside it stages.txt, what it said meanwhile."""
     out = tmp_path_factory.mktemp("front") / "front"
-    assert cli.invoke(command(given, out, "--tries", "2")) == 0
+    around = FromTeacher(given / "teacher", read_recipe(given / "recipe.toml"), 1)
+    files = given / "train.csv", given / "valid.csv"
+    stages: list[str] = []
+    request = fronts.Request(load_board("generic-m7-512k-4m"), around, *files, out, LATENCY, 2)
+    fronts.fit(request, lambda stage, *_: stages.append(stage))
+    (out.parent / "stages.txt").write_text("\n".join(dict.fromkeys(stages)))
     return out
+
+
+def test_progress_says_which_candidate_and_what_it_is(front: Path) -> None:
+    stages = (front.parent / "stages.txt").read_text().splitlines()
+    assert stages[0] == "what each proposal takes"
+    assert "candidate 1 of 2: 2 layers, 16 wide: teacher: fine-tune 1 of 7" in "\n".join(stages)
+    assert "candidate 2 of 2: 1 layer, 8 wide: student: distil 2 of 4" in "\n".join(stages)
+    assert all(stage.startswith("candidate ") for stage in stages[1:])
 
 
 def test_what_it_leaves(front: Path) -> None:
@@ -131,7 +148,7 @@ def test_killed_and_resumed_it_goes_on(front: Path, given: Path, tmp_path: Path)
     assert [c["name"] for c in facts(out)["candidates"]] == ["2x16-200"]  # what was done is there to see
     kept = (out / "2x16-200" / "student" / "model.onnx").stat().st_mtime_ns
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
-    assert "take this" in done.stdout and "candidate 2 of 2: 1 layer, 8 wide" in done.stderr
+    assert "take this" in done.stdout
     assert (out / "2x16-200" / "student" / "model.onnx").stat().st_mtime_ns == kept
     for name in ("2x16-200", "1x8-200"):
         files = [(x / name / "student" / "model.onnx").read_bytes() for x in (out, front)]
@@ -169,7 +186,7 @@ def test_cuts_of_a_student_are_compared_with_it(
     front: Path, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = front / "2x16-200" / "student", tmp_path / "cuts"
-    args = command(given, out, "--from", str(whole), "--tries", "2", "--epochs", "1")
+    args = command(given, out, "--from", str(whole), "--tries", "1", "--epochs", "1")
     for option in ("--teacher", "--student"):
         at = args.index(option)
         del args[at : at + 2]
@@ -186,12 +203,15 @@ def test_cuts_of_a_student_are_compared_with_it(
     (before,) = [c for c in facts(front)["candidates"] if c["name"] == "2x16-200"]
     for key in ("flash", "arena", "instructions", "accuracy_integer", "heads", "ffn"):
         assert first[key] == before[key], key
-    assert len(cut) == 2 == len(made) and all(c["flash"] < first["flash"] for c in cut)
+    assert len(cut) == 1 == len(made) and all(c["flash"] < first["flash"] for c in cut)
     assert all(c["name"] in told for c in found["candidates"])
     for candidate in cut:
         predicted = next(p for p in found["proposals"] if p["name"] == candidate["name"])
         assert sum(candidate["heads"]) == sum(predicted["heads"]) and candidate["layers"] == predicted["layers"]
-    assert cli.invoke(args) == 0 and len(made) == 2
+        assert predicted["arena"] == candidate["arena"]
+        # Of the flash, tensors that calibration makes int16 are missing: tables of 1,024 bytes in place of 256.
+        assert 0 <= candidate["flash"] - predicted["flash"] < 1024, candidate["name"]
+    assert cli.invoke(args) == 0 and len(made) == 1
 
 
 @pytest.mark.parametrize(
