@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,11 @@ class FromTeacher:
         tuning = (recipe.teacher, recipe.student.tokens, recipe.training)
         key = digest(data, *tuning, self.seed, files_digest(self.teacher))
 
-        def pieces(shape: Shape) -> Tokenizer:
-            if shape.pieces == "own":
-                return vocabulary.own_vocabulary(data.train.texts, shape.vocabulary)
-            return vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, (), shape.vocabulary)
+        @cache
+        def pieces(size: int) -> Tokenizer:
+            if recipe.student.pieces == "own":
+                return vocabulary.own_vocabulary(data.train.texts, size)
+            return vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, (), size)
 
         def ready(progress: Progress) -> Path:
             """The folder of a teacher that knows the labels."""
@@ -94,7 +96,7 @@ class FromTeacher:
                 request = run.Request([ready(progress)], task.train, task.valid, [], out, chosen, self.seed)
                 run.distill(request, progress)
 
-            return Proposal(name, proposals.words(shape), shape, pieces(shape), (key, chosen), make)
+            return Proposal(name, proposals.words(shape), shape, pieces(shape.vocabulary), (key, chosen), make)
 
         return [proposal(name, shape) for name, shape in proposals.shapes(recipe.student).items()]
 
