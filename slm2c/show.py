@@ -167,21 +167,27 @@ def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
 def front(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) -> str:
     """What `slm2c fit` found in so many seconds: students that were tried, those that were not, which to take."""
     timed = facts["latency_ms"] is not None or any(c["microseconds"] is not None for c in facts["candidates"])
-    names = ("student", "layers", "hidden", "heads", "FFN", "pieces", "flash", "arena", "instr.", "ms", "right", "")
+    names = ("student", "size", "heads", "FFN", "pieces", "flash", "arena", "instr.", "ms", "right", "")
     tried = [
         (c["name"], *_sizes(c), f"{c['accuracy_integer']:.2%}", _verdict(c, c["name"] == facts["best"]))
         for c in facts["candidates"]
     ]
     lines = [
-        f"{len(tried)} of {len(facts['proposals'])} proposals for {facts['board']}, right on {facts['valid']:,} "
-        f"validation sentences in integers;",
+        f"{len(tried)} of {len(facts['proposals'])} proposals for {facts['board']}, in integers on {facts['valid']:,} "
+        "validation sentences;",
         f"instructions{' and time, estimated at least,' * timed} of {facts['tokens']} tokens, the longest text:",
         "",
-        table(tried, "lrrrrrrrrrrl", names),
+        table(tried, "lrrrrrrrrrl", names, indent=0),
     ]
-    refused = [(p["name"], *_sizes(p), ", ".join(p["faults"])) for p in facts["proposals"] if not p["fits"]]
+    refused = [p for p in facts["proposals"] if not p["fits"] and not p["chosen"]]
     if refused:
-        lines += ["", "not trained, as they do not fit:", "", table(refused, "lrrrrrrrrr*", (*names[:-2], "over"))]
+        rows = [(p["name"], *_sizes(p), ", ".join(p["faults"])) for p in refused]
+        lines += [
+            "",
+            "not trained, as they do not fit:",
+            "",
+            table(rows, "lrrrrrrrr*", (*names[:-2], "over"), indent=0),
+        ]
     left = [p["name"] for p in facts["proposals"] if p["fits"] and not p["chosen"]]
     if left:
         lines += ["", f"not tried, though they fit (--tries): {', '.join(left)}"]
@@ -190,13 +196,13 @@ def front(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) ->
     if best is None:
         return "\n".join([*lines[:-1], "none that was tried fits; ask for more --tries, or more time"])
     there = shlex.quote(printable(str(folder / best["folder"])))
-    hint = (f"slm2c build {there} -o out --board {shlex.quote(printable(board))}", "the best that fits")
+    hint = (f"slm2c build {there} -o out --board {shlex.quote(printable(board))}", "the best of those that fit")
     return "\n".join([*lines, table([hint], "ll")])
 
 
 def _sizes(found: Mapping[str, Any]) -> tuple[object, ...]:
     """Columns of a table: what a student is and takes."""
-    shape = found["layers"], found["hidden"], _span(found["heads"]), _span(found["ffn"]), found["vocabulary"]
+    shape = f"{found['layers']}x{found['hidden']}", _span(found["heads"]), _span(found["ffn"]), found["vocabulary"]
     took = "" if found["microseconds"] is None else f"{found['microseconds'] / 1000:.3g}"
     return *shape, found["flash"], found["arena"], f"{found['instructions'] / 1e6:.3g} M", took
 
@@ -208,6 +214,4 @@ def _span(value: Sequence[int]) -> object:
 
 def _verdict(candidate: Mapping[str, Any], best: bool) -> str:
     """Whether it fits, is on the front, is the one to take."""
-    if not candidate["fits"]:
-        return ", ".join(candidate["faults"])
-    return "take this" if best else "front" if candidate["front"] else ""
+    return "best" if best else "over" if not candidate["fits"] else "front" if candidate["front"] else ""

@@ -148,7 +148,7 @@ def test_killed_and_resumed_it_goes_on(front: Path, given: Path, tmp_path: Path)
     assert [c["name"] for c in facts(out)["candidates"]] == ["2x16-200"]  # what was done is there to see
     kept = (out / "2x16-200" / "student" / "model.onnx").stat().st_mtime_ns
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
-    assert "take this" in done.stdout
+    assert "the best of those that fit" in done.stdout
     assert (out / "2x16-200" / "student" / "model.onnx").stat().st_mtime_ns == kept
     for name in ("2x16-200", "1x8-200"):
         files = [(x / name / "student" / "model.onnx").read_bytes() for x in (out, front)]
