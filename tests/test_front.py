@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from slm2c import show
 from slm2c.distill import front_plot, proposals, recipe
 from slm2c.distill.front_plot import Box, Limit
 from slm2c.distill.pareto import Point, best, dominates, front
@@ -104,6 +105,47 @@ def test_tries_are_spread_and_more_of_them_add_to_the_fewer() -> None:
     assert proposals.spread(nine, 5) == [0, 8, 4, 2, 6]
     assert sorted(proposals.spread(nine, 20)) == nine
     assert proposals.spread([7], 3) == [7] and proposals.spread([], 3) == []
+
+
+# ---------------------------------------------------------------- the table
+
+TAKES = {
+    "layers": 6,
+    "hidden": 128,
+    "heads": [4, 3, 3, 4, 4, 4],
+    "vocabulary": 8192,
+    "flash": 2_398_080,
+    "arena": 28_928,
+}
+WHOLE = {**TAKES, "name": "whole", "ffn": [512] * 6, "instructions": 27_976_542, "microseconds": 109_109}
+WHOLE |= {"fits": False, "faults": ["109 ms"], "chosen": True, "accuracy_integer": 0.9163, "front": True, "folder": "x"}
+CUT = {**WHOLE, "name": "layers2-ffn50-rank32", "ffn": [128, 256] * 3, "microseconds": 79_654, "folder": "y y/student"}
+CUT |= {"fits": True, "faults": [], "accuracy_integer": 0.9}
+OVER = {**WHOLE, "name": "heads80", "chosen": False, "faults": ["332,416 bytes too many for flash", "101 ms"]}
+LEFT = {**CUT, "name": "layers3", "chosen": False}
+FACTS = {"board": "b", "valid": 992, "tokens": 32, "latency_ms": 80.0, "proposals": [WHOLE, OVER, CUT, LEFT]}
+FACTS |= {"candidates": [WHOLE, CUT], "best": "layers2-ffn50-rank32"}
+
+
+def test_the_table_says_what_fits_what_was_not_trained_and_what_to_build() -> None:
+    text = show.front(Path("my front"), FACTS, "b.toml", 61)
+    lines = text.splitlines()
+    assert all(len(line) <= 100 for line in lines if " slm2c build " not in line)
+    whole, cut = (next(x.split() for x in lines if x.startswith(name)) for name in ("whole", "layers2-"))
+    assert " ".join(whole) == "whole 6x128 3-4 512 8,192 2,398,080 28,928 28 M 109 91.63% over"
+    assert cut[3] == "128-256" and cut[-2:] == ["90.00%", "best"]
+    (over,) = (x for x in lines if x.startswith("heads80"))
+    assert over.endswith("101 ms") and "not trained, as they do not fit:" in lines
+    assert "not tried, though they fit (--tries): layers3" in lines
+    assert "slm2c build 'my front/y y/student' -o out --board b.toml" in text
+
+
+def test_the_table_of_a_board_without_estimate_and_where_nothing_fits() -> None:
+    bare = {**CUT, "microseconds": None}
+    text = show.front(Path("f"), {**FACTS, "latency_ms": None, "candidates": [bare], "proposals": [bare]}, "b", 1)
+    assert "time" not in text and "not trained" not in text and "not tried" not in text
+    text = show.front(Path("f"), {**FACTS, "candidates": [WHOLE], "best": None}, "b", 1)
+    assert "none that was tried fits" in text and "slm2c build" not in text
 
 
 # ---------------------------------------------------------------- the picture
