@@ -87,6 +87,13 @@ class Label:
     ring: int
 
     @property
+    def anchor(self) -> tuple[str, float]:
+        """How SVG calls the side of the text that faces the point, and its x: letters may take less than the box."""
+        left, right = self.box.x, self.box.x + self.box.width
+        x = self.point[0]
+        return ("start", left) if left > x else ("end", right) if right < x else ("middle", (left + right) / 2)
+
+    @property
     def end(self) -> Spot:
         """Where a line to it ends."""
         (x, y), box = self.point, self.box
