@@ -332,3 +332,5 @@ def demo(out: Path) -> None:
 
 
 cli.add_command(cli_training.distill)
+cli.add_command(cli_training.compress)
+cli.add_command(cli_training.fit)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slm2c.console import PATH, as_json, present, progress_bar
+
+if TYPE_CHECKING:
+    from slm2c.distill.parts import Part
 
 
 @click.command(
@@ -60,3 +64,149 @@ def distill(recipe: Path | None, quick: bool, **given: Any) -> None:
         facts = run.distill(request, progress)
     seconds = time.monotonic() - start
     present({"output": str(request.out), **facts}, lambda: show.student(request.out, facts, seconds))
+
+
+def _part(_: click.Context, parameter: click.Parameter, text: str | None) -> Part | None:
+    """19 or 80% of --heads and --ffn."""
+    if text is None:
+        return None
+    from slm2c.distill.parts import Part
+
+    number = text.removesuffix("%")
+    if number.isascii() and number.isdigit() and 0 < int(number) <= (100 if text.endswith("%") else 10**6):
+        return Part(int(number) / 100, True) if text.endswith("%") else Part(int(number), False)
+    raise click.BadParameter(f"{text!r} is neither a share that stays, as 80%, nor a number of {parameter.name}, as 19")
+
+
+@click.command(epilog="Example: slm2c compress student/ -o small/ --train train.csv --valid val.csv --flash 1200000")
+@click.argument("student", metavar="STUDENT_DIR", type=PATH)
+@click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; replaces a student.")
+@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences it learned: columns text,label.")
+@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to choose the best epoch by.")
+@click.option("--layers", metavar="N", type=click.IntRange(min=1), help="Layers that stay.")
+@click.option("--share", metavar="N", type=click.IntRange(min=2), help="Layers in a row that share their weights.")
+@click.option("--rank", metavar="N", type=click.IntRange(min=1), help="Table of pieces as a product of this rank.")
+@click.option("--heads", metavar="N|P%", callback=_part, help="Attention heads that stay, over all layers.")
+@click.option("--ffn", metavar="N|P%", callback=_part, help="FFN columns that stay, over all layers.")
+@click.option(
+    "--flash",
+    metavar="BYTES",
+    type=click.IntRange(min=1),
+    help="What the blob may take, at most: of heads, FFN columns and the table goes what matters least for its bytes.",
+)
+@click.option("--fit", is_flag=True, help="The same, until the student fits --board.")
+@click.option("--board", metavar="NAME", default="generic-m7-512k-4m", show_default=True, help="Where sizes count.")
+@click.option("--teacher", metavar="DIR", type=PATH, help="One that knows the labels. Default: the student as it was.")
+@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of training after each step.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+@as_json
+def compress(board: str, **given: Any) -> None:
+    """Make a student smaller, with a fine-tune after each step.
+
+    STUDENT_DIR is a folder that `slm2c distill` or this command wrote; DIR becomes such a folder. Needs the extra
+    slm2c[distill]. Steps come in the order of the options; each is shown with its bytes and accuracy. From DIR.work the
+    same command goes on after a kill.
+    """
+    from slm2c.board import load_board
+    from slm2c.distill import require_extra
+
+    require_extra()
+    from slm2c import show
+    from slm2c.distill import compress as compression
+
+    start = time.monotonic()
+    request = compression.Request(board=load_board(board), **given)
+    with progress_bar() as progress:
+        facts = compression.compress(request, progress)
+    seconds = time.monotonic() - start
+    present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, seconds))
+
+
+@click.command(
+    epilog="Example: slm2c fit --teacher all-MiniLM-L6-v2/ --board stm32h743zi --train train.csv --valid val.csv "
+    "--latency 40 -o front/"
+)
+@click.option("--board", required=True, metavar="NAME", help="One of `slm2c boards`, or a .toml file.")
+@click.option("--teacher", metavar="DIR", type=PATH, help="Of students of several sizes; as of `slm2c distill`.")
+@click.option(
+    "--from",
+    "student",
+    metavar="DIR",
+    type=PATH,
+    help="A student to make smaller instead, as `slm2c compress` does; --teacher is then of its fine-tunes, if at all.",
+)
+@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label.")
+@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to compare the students by.")
+@click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; goes on in a front.")
+@click.option(
+    "--latency", metavar="MS", type=click.FloatRange(min=0, min_open=True), help="Of the longest text, at most."
+)
+@click.option(
+    "--clock",
+    metavar="MHZ",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of the core, in place of what the board's file says.",
+)
+@click.option("--tries", type=click.IntRange(min=1), default=5, show_default=True, help="Students to train, at most.")
+@click.option(
+    "--student",
+    "recipe",
+    metavar="TOML",
+    type=PATH,
+    help="Training by --teacher, and the size to propose others around.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Of the fine-tune behind each step of a cut (--from).",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+@click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
+@as_json
+def fit(
+    board: str,
+    clock: float | None,
+    teacher: Path | None,
+    student: Path | None,
+    recipe: Path | None,
+    epochs: int,
+    seed: int,
+    quick: bool,
+    **given: Any,
+) -> None:
+    """Try a few students for a board, and show what accuracy costs.
+
+    Needs the extra slm2c[distill]. What fits neither board nor latency is not trained. DIR gets each student in a
+    folder of its own, front.json with all figures, and front.svg: accuracy against flash, arena and instructions. The
+    same command goes on after a kill; with more --tries it adds to what is there.
+    """
+    if not (teacher or student):
+        raise click.UsageError("give --teacher for new students, or --from for cuts of one")
+    if student and recipe:
+        raise click.UsageError("--student is for new students; cuts are trained by the recipe in the folder of --from")
+    from slm2c.board import load_board
+    from slm2c.distill import recipe as recipes
+    from slm2c.distill import require_extra
+
+    require_extra()
+    target = load_board(board)
+    target = replace(target, clock_hz=round(1e6 * clock)) if clock else target
+    chosen = recipes.read_recipe(recipe) if recipe else recipes.Recipe()
+    from slm2c import show
+    from slm2c.distill import front
+    from slm2c.distill.candidates import FromStudent, FromTeacher
+
+    start = time.monotonic()
+    around: FromStudent | FromTeacher
+    if student:
+        around = FromStudent(student, target, teacher, -(-epochs // 3) if quick else epochs, seed)
+    else:
+        assert teacher is not None, "one of both is there"
+        around = FromTeacher(teacher, recipes.quick(chosen) if quick else chosen, seed)
+    request = front.Request(target, around, **given)
+    with progress_bar() as progress:
+        facts = front.fit(request, progress)
+    seconds = time.monotonic() - start
+    present({"output": str(request.out), **facts}, lambda: show.front(request.out, facts, board, seconds))

@@ -134,3 +134,85 @@ def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     head = f"right on {facts['sentences']['valid']:,} validation sentences, by which the best epoch was chosen:"
     took = f"wrote {printable(str(folder))} in {duration(seconds)}, curves in curves.svg; next:"
     return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"
+
+
+def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
+    """What `slm2c compress` made, step by step."""
+    header = ("step", "layers", "heads", "FFN", "rank", "flash", "saved", "arena", "instructions", "float", "integers")
+    rows = [
+        (
+            step["step"],
+            step["layers"] if step["share"] == 1 else f"{step['layers']} by {step['share']}",
+            sum(step["heads"]),
+            sum(step["ffn"]),
+            step["rank"] or None,
+            step["flash"],
+            step["saved"] or None,
+            step["arena"],
+            step["instructions"],
+            f"{step['accuracy_float']:.2%}",
+            f"{step['accuracy_integer']:.2%}",
+        )
+        for step in facts["steps"]
+    ]
+    there = shlex.quote(printable(str(folder)))
+    hints = [
+        (f"slm2c build {there} -o out --board {facts['board']}", "compile it"),
+        (f"slm2c compress {there} ...", "make it smaller still"),
+    ]
+    head = f"for {printable(facts['board'])}, right on {facts['sentences']['valid']:,} validation sentences:"
+    took = f"wrote {printable(str(folder))} in {duration(seconds)}; next:"
+    return f"{head}\n\n{table(rows, 'lrrrrrrrrrr', header)}\n\n{took}\n{table(hints, 'll')}"
+
+
+def front(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) -> str:
+    """What `slm2c fit` found in so many seconds: students that were tried, those that were not, which to take."""
+    timed = facts["latency_ms"] is not None or any(c["microseconds"] is not None for c in facts["candidates"])
+    names = ("student", "size", "heads", "FFN", "pieces", "flash", "arena", "instr.", "ms", "right", "")
+    tried = [
+        (c["name"], *_sizes(c), f"{c['accuracy_integer']:.2%}", _verdict(c, c["name"] == facts["best"]))
+        for c in facts["candidates"]
+    ]
+    lines = [
+        f"{len(tried)} of {len(facts['proposals'])} proposals for {facts['board']}, in integers on {facts['valid']:,} "
+        "validation sentences;",
+        f"instructions{' and time, estimated at least,' * timed} of {facts['tokens']} tokens, the longest text:",
+        "",
+        table(tried, "lrrrrrrrrrl", names, indent=0),
+    ]
+    refused = [p for p in facts["proposals"] if not p["fits"] and not p["chosen"]]
+    if refused:
+        rows = [(p["name"], *_sizes(p), ", ".join(p["faults"])) for p in refused]
+        lines += [
+            "",
+            "not trained, as they do not fit:",
+            "",
+            table(rows, "lrrrrrrrr*", (*names[:-2], "over"), indent=0),
+        ]
+    left = [p["name"] for p in facts["proposals"] if p["fits"] and not p["chosen"]]
+    if left:
+        lines += ["", f"not tried, though they fit (--tries): {', '.join(left)}"]
+    lines += ["", f"wrote {printable(str(folder))} in {duration(seconds)}, the picture is front.svg; next:"]
+    best = next((c for c in facts["candidates"] if c["name"] == facts["best"]), None)
+    if best is None:
+        return "\n".join([*lines[:-1], "none that was tried fits; ask for more --tries, or more time"])
+    there = shlex.quote(printable(str(folder / best["folder"])))
+    hint = (f"slm2c build {there} -o out --board {shlex.quote(printable(board))}", "the best of those that fit")
+    return "\n".join([*lines, table([hint], "ll")])
+
+
+def _sizes(found: Mapping[str, Any]) -> tuple[object, ...]:
+    """Columns of a table: what a student is and takes."""
+    shape = f"{found['layers']}x{found['hidden']}", _span(found["heads"]), _span(found["ffn"]), found["vocabulary"]
+    took = "" if found["microseconds"] is None else f"{found['microseconds'] / 1000:.3g}"
+    return *shape, found["flash"], found["arena"], f"{found['instructions'] / 1e6:.3g} M", took
+
+
+def _span(value: Sequence[int]) -> object:
+    """The number of all layers, or the least and the most."""
+    return f"{min(value)}-{max(value)}" if min(value) < max(value) else value[0]
+
+
+def _verdict(candidate: Mapping[str, Any], best: bool) -> str:
+    """Whether it fits, is on the front, is the one to take."""
+    return "best" if best else "over" if not candidate["fits"] else "front" if candidate["front"] else ""

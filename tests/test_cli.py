@@ -132,9 +132,11 @@ def test_commands_are_those_promised() -> None:
     assert COMMANDS == [
         "boards",
         "build",
+        "compress",
         "demo",
         "distill",
         "eval",
+        "fit",
         "flash-layout",
         "inspect",
         "renode",

@@ -16,17 +16,43 @@ Pair = tuple[float, float]
 class Shape:
     """The student: a BERT encoder of `layers`, `hidden` features, `heads`, inner size `ffn`, for up to `tokens` tokens.
 
+    heads, ffn: of all layers, or of each
     vocabulary: pieces at most
     pieces: "teacher": the pieces of the teacher's that the sentences use; "own": WordPiece trained on the sentences
+    head_size: features of a head; 0 for hidden / heads
+    share: layers in a row that have the same weights
+    rank: of the table of pieces, as a product of [vocabulary, rank] and [rank, hidden]; 0 for one table
     """
 
     layers: int = 6
     hidden: int = 128
-    heads: int = 4
-    ffn: int = 512
+    heads: int | tuple[int, ...] = 4
+    ffn: int | tuple[int, ...] = 512
     vocabulary: int = 8192
     tokens: int = 32
     pieces: str = "teacher"
+    head_size: int = 0
+    share: int = 1
+    rank: int = 0
+
+    @property
+    def heads_of(self) -> tuple[int, ...]:
+        """Heads of each layer."""
+        return self.heads if isinstance(self.heads, tuple) else (self.heads,) * self.layers
+
+    @property
+    def ffn_of(self) -> tuple[int, ...]:
+        """Inner size of each layer."""
+        return self.ffn if isinstance(self.ffn, tuple) else (self.ffn,) * self.layers
+
+    @property
+    def size_of_head(self) -> int:
+        """Features of a head."""
+        return self.head_size or self.hidden // max(self.heads_of)
+
+    def source(self, layer: int) -> int:
+        """The first of the layers that have the weights of `layer`; both count from 0."""
+        return layer - layer % self.share
 
 
 @dataclass(frozen=True)
@@ -150,12 +176,8 @@ def read_recipe(path: Path) -> Recipe:
 
 def _faults(recipe: Recipe) -> list[Fault]:
     """What is wrong with values that make no sense."""
-    shape, training, found = recipe.student, recipe.training, []
-    for name in ("layers", "hidden", "heads", "ffn"):
-        if getattr(shape, name) < 1:
-            found.append((f"student.{name} = {getattr(shape, name)}", "it is at least 1"))
-    if shape.heads >= 1 and shape.hidden % shape.heads:
-        found.append((f"student.hidden = {shape.hidden} does not divide into {shape.heads} heads", "change either"))
+    shape, training = recipe.student, recipe.training
+    found = _shape_faults(shape)
     if shape.tokens < 3:
         found.append((f"student.tokens = {shape.tokens}", "[CLS], a piece and [SEP] are 3"))
     if not 200 <= shape.vocabulary <= 65536:
@@ -182,6 +204,38 @@ def _faults(recipe: Recipe) -> list[Fault]:
             found.append((f"rate = {list(phase.rate)} of {name}", "it is above 0 at one end"))
         if min(*phase.hidden, *phase.attention) < 0:
             found.append((f"a weight of {name} is negative", "weights are at least 0"))
+    return found
+
+
+def _shape_faults(shape: Shape) -> list[Fault]:
+    """(fact, remedy) for layers, heads and sizes that make no sense."""
+    found = []
+    for name in ("layers", "hidden", "heads", "ffn", "share"):
+        given = getattr(shape, name)
+        if min(given if isinstance(given, tuple) else (given,)) < 1:
+            found.append((f"student.{name} = {_toml(given)}", "it is at least 1"))
+    for name in ("head_size", "rank"):
+        if getattr(shape, name) < 0:
+            found.append((f"student.{name} = {getattr(shape, name)}", "it is at least 0"))
+    if found:
+        return found
+    for name in ("heads", "ffn"):
+        given = getattr(shape, name)
+        if isinstance(given, tuple) and len(given) != shape.layers:
+            found.append((f"student.{name} has {len(given)} numbers, student.layers = {shape.layers}", "one each"))
+        elif isinstance(given, tuple) and any(given[i] != given[shape.source(i)] for i in range(shape.layers)):
+            found.append((f"student.{name} differs in layers that share weights", "change it, or student.share"))
+    if isinstance(shape.heads, tuple) and not shape.head_size:
+        found.append(("student.heads is of each layer, and student.head_size is not given", "give it"))
+    elif not shape.head_size and shape.hidden % max(shape.heads_of):
+        found.append((f"student.hidden = {shape.hidden} does not divide into {shape.heads} heads", "change either"))
+    elif shape.hidden % shape.size_of_head or max(shape.heads_of) * shape.size_of_head > shape.hidden:
+        fact = (
+            f"student.head_size = {shape.size_of_head} of {max(shape.heads_of)} heads, student.hidden = {shape.hidden}"
+        )
+        found.append((fact, "head_size divides hidden, and heads have no more features than hidden"))
+    if shape.rank > shape.hidden:
+        found.append((f"student.rank = {shape.rank}, student.hidden = {shape.hidden}", "it is hidden at most"))
     return found
 
 

@@ -21,12 +21,43 @@ from slm2c.distill.teacher import Teacher
 from slm2c.distill.training import Group, Job, Moment
 from slm2c.distill.vocabulary import principal, teacher_rows
 
-_NORM = 0.04
-"""Of an embedding at the start, per square root of its size; BERT's random ones have 0.02."""
+_NORM, _SPREAD = 0.04, 0.02
+"""Of an embedding at the start, per square root of its size; and what BERT's random weights have."""
+
+
+class Factors(nn.Module):
+    """A table of embeddings [pieces, hidden] as a product of two: `table` [pieces, rank], and `up` [hidden, rank]."""
+
+    def __init__(self, pieces: int, rank: int, hidden: int, padding: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(pieces, rank, padding_idx=padding)
+        self.up = _linear(rank, hidden, bias=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids [batch, tokens] to embeddings [batch, tokens, hidden]."""
+        return self.up(self.table(ids))
+
+    @property
+    def weight(self) -> Tensor:
+        """The product."""
+        return self.table.weight @ self.up.weight.T
+
+
+def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts as BERT's do."""
+    made = nn.Linear(inputs, outputs, bias)
+    nn.init.normal_(made.weight, std=_SPREAD)
+    if bias:
+        nn.init.zeros_(made.bias)
+    return made
 
 
 class Student(nn.Module):
-    """BERT with a classifier, as `transformers` has it; input_ids and attention_mask [batch, tokens] to logits."""
+    """BERT with a classifier, as `transformers` has it; input_ids and attention_mask [batch, tokens] to logits.
+
+    Beyond BERT, `shape` may give each layer its own number of heads and inner size, let layers share their weights, and
+    have the table of pieces as a product of two.
+    """
 
     def __init__(self, shape: Shape, vocabulary: int, labels: Sequence[str], dropout: float) -> None:
         from transformers import BertConfig, BertForSequenceClassification
@@ -36,8 +67,8 @@ class Student(nn.Module):
             vocab_size=vocabulary,
             hidden_size=shape.hidden,
             num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.ffn,
+            num_attention_heads=shape.hidden // shape.size_of_head,
+            intermediate_size=max(shape.ffn_of),
             max_position_embeddings=shape.tokens,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
@@ -46,10 +77,74 @@ class Student(nn.Module):
             attn_implementation="eager",
         )
         self.bert = BertForSequenceClassification(config)
+        self.shape = shape
+        self.labels, self.dropout = tuple(labels), dropout
+        for layer, heads, ffn in zip(self.layers, shape.heads_of, shape.ffn_of, strict=True):
+            _resize(layer, shape.hidden, heads, shape.size_of_head, ffn)
+        for i, layer in enumerate(self.layers):
+            _tie(layer, self.layers[shape.source(i)])
+        if shape.rank:
+            factors = Factors(vocabulary, shape.rank, shape.hidden, config.pad_token_id)
+            self.bert.bert.embeddings.word_embeddings = factors
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The encoder's, as `transformers` has them."""
+        return self.bert.bert.encoder.layer
+
+    @property
+    def vocabulary(self) -> int:
+        """Pieces in the table."""
+        return int(self.bert.config.vocab_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The logits [batch, classes]."""
         return self.bert(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def _resize(layer: Any, hidden: int, heads: int, size: int, ffn: int) -> None:
+    """Give a layer of BERT so many heads and so large an inner size, with new weights where it has another."""
+    attention, width = layer.attention, heads * size
+    if attention.self.num_attention_heads != heads:
+        attention.self.num_attention_heads, attention.self.all_head_size = heads, width
+        for name in ("query", "key", "value"):
+            setattr(attention.self, name, _linear(hidden, width))
+        attention.output.dense = _linear(width, hidden)
+    if layer.intermediate.dense.out_features != ffn:
+        layer.intermediate.dense, layer.output.dense = _linear(hidden, ffn), _linear(ffn, hidden)
+
+
+def _tie(layer: nn.Module, source: nn.Module) -> None:
+    """Let a layer have the parameters of `source`. The modules stay its own, so that an export tells them apart."""
+    for (path, module), (_, other) in zip(layer.named_modules(), source.named_modules(), strict=True):
+        assert isinstance(module, type(other)), path
+        for name, parameter in other.named_parameters(recurse=False):
+            setattr(module, name, parameter)
+
+
+def set_table(student: Student, rows: Tensor) -> None:
+    """Make `rows` [pieces, hidden] the embeddings of the pieces, or what is nearest to them of the student's rank."""
+    embeddings = student.bert.bert.embeddings.word_embeddings
+    if isinstance(embeddings, Factors):
+        table, up = factors(rows, student.shape.rank)
+        embeddings.table.weight.copy_(table)
+        embeddings.up.weight.copy_(up)
+    else:
+        embeddings.weight.copy_(rows)
+
+
+def factors(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(table [pieces, rank], up [hidden, rank]): the product of this rank that is nearest to `rows` [pieces, hidden] by
+    the sum of squares (Eckart and Young, doi 10.1007/BF02288367), the most important column first.
+
+    A column of both has the same length, so that neither spends its eight bits on few columns. Signs do not hang on the
+    solver.
+    """
+    left, values, right = torch.linalg.svd(rows.double(), full_matrices=False)
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    largest = right.gather(1, right.abs().argmax(1, keepdim=True)).sign().T
+    root = values.sqrt()
+    return (left * largest * root).to(rows.dtype), (right.T * largest * root).to(rows.dtype)
 
 
 @torch.no_grad()
@@ -61,8 +156,8 @@ def start_from_teacher(student: Student, pieces: Tokenizer, teacher: Teacher) ->
     start = (rows - mean) @ basis
     scale = _NORM * size**0.5 / start.norm(dim=1).mean()
     embeddings = student.bert.bert.embeddings
-    embeddings.word_embeddings.weight.copy_(start * scale)
-    embeddings.word_embeddings.weight[pieces.token_to_id("[PAD]")] = 0
+    start[pieces.token_to_id("[PAD]")] = 0
+    set_table(student, start * scale)
     positions = _positions(teacher)
     own = embeddings.position_embeddings.weight
     if positions is not None and len(positions) >= len(own):

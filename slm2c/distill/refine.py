@@ -1,0 +1,111 @@
+"""refine: what follows each cut of a compression: a fine-tune, the files of a build, accuracy and footprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from slm2c.board import Board
+from slm2c.compile import Progress
+from slm2c.distill import export, integer
+from slm2c.distill.batches import predict
+from slm2c.distill.data import Data
+from slm2c.distill.files import replace_file
+from slm2c.distill.footprint import footprint_of, texts_of
+from slm2c.distill.recipe import Phase, Recipe
+from slm2c.distill.student import Course, Student, judge, lessons
+from slm2c.distill.training import fit
+from slm2c.distill.work import stage
+
+RATE, ALPHA, TEMPERATURE = (5e-4, 1e-5), 0.3, (2.0, 1.0)
+"""Of a fine-tune: learning rate, weight of the labels, temperature of the soft targets."""
+
+_FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class Refinery:
+    """What every step knows. `key`: of all that it depends on but the cut; `calibration`: the arrays of calib.npz."""
+
+    course: Course
+    data: Data
+    pieces: Tokenizer
+    calibration: Mapping[str, NDArray[np.int64]]
+    recipe: Recipe
+    epochs: int
+    seed: int
+    board: Board
+    key: str
+    work: Path
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Made:
+    """A student after a step: the folder with its files, what metrics.json says of the step, how training went."""
+
+    student: Student
+    folder: Path
+    facts: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+
+
+def refine(run: Refinery, number: int, step: str, student: Student, before: Made | None) -> Made:
+    """Fine-tune a student that was cut, unless it is what one starts from (without `before`), and measure it.
+
+    `step` says what was cut. A stage of `run.work` keeps all of it: what is there is not made again.
+    """
+    at, _ = stage(run.work, f"step-{number}", run.key, _digest(student), run.epochs, run.seed, run.board.name)
+    cut = _accuracy(student, run)
+    history: list[dict[str, Any]] = []
+    if before is not None:
+        phases = {step: Phase(run.epochs, RATE, ALPHA, TEMPERATURE, (0.0, 0.0), (0.0, 0.0))}
+        job = lessons("student", student, run.course, 0, phases, run.recipe, run.seed + number)
+        history = fit(job, at, run.progress)
+    folder = at / "model"
+    if not (at / _FACTS).is_file():
+        folder.mkdir(exist_ok=True)
+        export.write_model(student, run.pieces, run.calibration, folder)
+        compiled = integer.compile_folder(folder, run.progress)
+        judged = integer.judge(compiled, folder / "tokenizer.json", run.data.valid, run.progress)
+        found = footprint_of(compiled, texts_of(folder, compiled.fused), run.board)
+        facts = {"step": step, **sizes(student), "accuracy_cut": cut, **asdict(judged), **asdict(found)}
+        replace_file(at / _FACTS, lambda part: part.write_text(json.dumps(facts), encoding="utf-8"))
+    facts = json.loads((at / _FACTS).read_text(encoding="utf-8"))
+    facts["saved"] = 0 if before is None else before.facts["flash"] - facts["flash"]
+    return Made(student, folder, facts, history)
+
+
+def sizes(student: Student) -> dict[str, Any]:
+    """What metrics.json says of a student's shape."""
+    shape = student.shape
+    return {
+        "layers": shape.layers,
+        "heads": list(shape.heads_of),
+        "ffn": list(shape.ffn_of),
+        "share": shape.share,
+        "rank": shape.rank,
+        "parameters": sum(p.numel() for p in student.parameters()),
+    }
+
+
+def _accuracy(student: Student, run: Refinery) -> float:
+    return judge(predict(student, run.course.valid), run.course.valid_labels)[1]["valid_accuracy"]
+
+
+def _digest(student: Student) -> str:
+    """A key of a student's weights."""
+    found = hashlib.sha256()
+    for name, value in student.state_dict().items():
+        found.update(name.encode())
+        found.update(value.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
