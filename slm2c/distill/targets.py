@@ -129,11 +129,10 @@ def ask(
         for array in of_layers.values():
             array.flush()
         logits.append(rows)
-    replace_file(folder / DONE, lambda part: save_logits(part, average_teachers(logits)))
+    replace_file(folder / DONE, lambda part: _save(part, average_teachers(logits)))
 
 
-def save_logits(path: Path, values: Tensor) -> None:
-    """Write what `open_targets` reads as logits."""
+def _save(path: Path, values: Tensor) -> None:
     with path.open("wb") as file:  # a path would get .npy appended
         np.save(file, values.numpy())
 

@@ -8,14 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
 
-from tokenizers import Tokenizer  # noqa: E402
 from transformers import BertConfig, BertForSequenceClassification, BertModel  # noqa: E402
 
-from slm2c.distill import export  # noqa: E402
-from slm2c.distill.batches import encode  # noqa: E402
-from slm2c.distill.data import Sentences  # noqa: E402
-from slm2c.distill.recipe import Shape  # noqa: E402
-from slm2c.distill.student import Student  # noqa: E402
 from slm2c.distill.vocabulary import SPECIAL, _bert  # noqa: E402
 
 THINGS = ("lamp", "heater", "radio", "fan", "oven", "blind", "door", "alarm")
@@ -58,29 +52,6 @@ def write_teacher(folder: Path, labels: tuple[str, ...] = (), seed: int = 3) -> 
     model.save_pretrained(folder)
     _bert(PIECES, None, None, 100).save(str(folder / "tokenizer.json"))
     return folder
-
-
-def write_student(folder: Path, shape: Shape, seed: int = 3) -> Student:
-    """An untrained student's files for a build."""
-    torch.manual_seed(seed)
-    student = Student(shape, len(PIECES), sorted(PHRASES), 0.0).eval()
-    write_files(folder, student)
-    return student
-
-
-def pieces(known: list[str]) -> Tokenizer:
-    """A tokenizer of these pieces after the special ones."""
-    return _bert([*SPECIAL, *known], None, None, 100)
-
-
-def write_files(folder: Path, student: Student) -> None:
-    """The files of a student of these pieces and labels."""
-    folder.mkdir(exist_ok=True)
-    tokenizer, names = _bert(PIECES, None, None, 100), sorted(PHRASES)
-    sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
-    tokens = student.shape.tokens
-    ids = [e.ids for e in encode(tokenizer, sentences.texts, tokens)]
-    export.write_model(student, tokenizer, export.calibration(sentences, ids, tokens, seed=3), folder)
 
 
 RECIPE = """
