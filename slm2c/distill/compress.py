@@ -124,6 +124,9 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     for name, student in _rounds(work, made):
         made.append(refine(work.run, len(made), name, student, made[-1]))
     last = made[-1]
+    if len(made) == 1:
+        fact = f"the student has {last.student.shape.layers} layers and takes {last.facts['flash']:,} bytes already"
+        raise CompileError(Problem(str(request.student), "", fact, "ask for less"))
     metrics = {"slm2c": __version__, "seed": request.seed, **facts, "student": _result(work, last)}
     metrics["steps"] = [dict(x.facts) for x in made]
 
