@@ -25,7 +25,7 @@ from slm2c.compile import Progress
 from slm2c.distill import choose, export, shrink
 from slm2c.distill.batches import encode, predict
 from slm2c.distill.data import UNLABELLED, Data, Sentences, augmented, key, read_data
-from slm2c.distill.files import replace_file
+from slm2c.distill.files import replace_file, save_tensors
 from slm2c.distill.footprint import Footprint, footprint
 from slm2c.distill.importance import Gates, importance
 from slm2c.distill.losses import average_teachers
@@ -35,7 +35,7 @@ from slm2c.distill.refine import Made, Refinery, refine
 from slm2c.distill.restore import Restored, restore
 from slm2c.distill.squeeze import Squeeze
 from slm2c.distill.student import Course, Student, judge, read_all
-from slm2c.distill.targets import DONE, Targets, save_logits
+from slm2c.distill.targets import Targets
 from slm2c.distill.teacher import load_teacher
 from slm2c.distill.vocabulary import neighbours
 from slm2c.distill.work import files_digest, stage
@@ -124,6 +124,9 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     for name, student in _rounds(work, made):
         made.append(refine(work.run, len(made), name, student, made[-1]))
     last = made[-1]
+    if len(made) == 1:
+        fact = f"the student has {last.student.shape.layers} layers and takes {last.facts['flash']:,} bytes already"
+        raise CompileError(Problem(str(request.student), "", fact, "ask for less"))
     metrics = {"slm2c": __version__, "seed": request.seed, **facts, "student": _result(work, last)}
     metrics["steps"] = [dict(x.facts) for x in made]
 
@@ -219,14 +222,15 @@ def _taught(
             fact, remedy = "does not know the labels", "give the one that `slm2c distill` left: *.work/teacher-1/model"
             raise CompileError(Problem(str(request.teacher), "", fact, remedy))
         teacher, pieces = loaded.model.eval(), loaded.tokenizer
-    if not (at / DONE).is_file():
+    kept = at / "answers.pt"
+    if not kept.is_file():
         who = "the teacher" if request.teacher else "the student"
         progress(f"{who} labels {len(sentences):,} sentences", 0, 1)
         asked = predict(teacher, [e.ids for e in encode(pieces, sentences.texts, tokens)])
-        replace_file(at / DONE, lambda part: save_logits(part, average_teachers([asked])))
+        replace_file(kept, lambda part: save_tensors(average_teachers([asked]), part))
     answers = predict(teacher, [e.ids for e in encode(pieces, data.valid.texts, tokens)])
     accuracy = judge(answers, data.valid.labels)[1]["valid_accuracy"]
-    return torch.from_numpy(np.load(at / DONE)), accuracy
+    return torch.load(kept, weights_only=True), accuracy
 
 
 def _pool(restored: Restored, data: Data, seed: int) -> Sentences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from slm2c.distill.student import Course, Student, judge, lessons
 from slm2c.distill.training import fit
 from slm2c.distill.work import stage
 
-RATE, ALPHA, TEMPERATURE = (5e-4, 1e-5), 0.3, (2.0, 1.0)
+RATE, ALPHA, TEMPERATURE = (2e-4, 1e-5), 0.3, (2.0, 1.0)
 """Of a fine-tune: learning rate, weight of the labels, temperature of the soft targets."""
 
 _FACTS = "facts.json"
@@ -51,7 +52,9 @@ class Refinery:
 
 @dataclass(frozen=True)
 class Made:
-    """A student after a step: the folder with its files, what metrics.json says of the step, how training went."""
+    """A student after a step: the folder with its files, what metrics.json says of the step, how training went: before
+    its first epoch a record of the cut student, as that of an epoch's end.
+    """
 
     student: Student
     folder: Path
@@ -62,15 +65,21 @@ class Made:
 def refine(run: Refinery, number: int, step: str, student: Student, before: Made | None) -> Made:
     """Fine-tune a student that was cut, unless it is what one starts from (without `before`), and measure it.
 
-    `step` says what was cut. A stage of `run.work` keeps all of it: what is there is not made again.
+    `step` says what was cut. Where no epoch is better than the cut student was, that is what stays. A stage of
+    `run.work` keeps all of it: what is there is not made again.
     """
     at, _ = stage(run.work, f"step-{number}", run.key, _digest(student), run.epochs, run.seed, run.board.name)
-    cut = _accuracy(student, run)
-    history: list[dict[str, Any]] = []
+    start, figures = _judge(student, run)
+    history: list[dict[str, Any]] = [{"epoch_ends": -1, "phase": step, "steps": 0, **figures}]
+    kept = False
     if before is not None:
+        cut = copy.deepcopy(student.state_dict())
         phases = {step: Phase(run.epochs, RATE, ALPHA, TEMPERATURE, (0.0, 0.0), (0.0, 0.0))}
         job = lessons("student", student, run.course, 0, phases, run.recipe, run.seed + number)
-        history = fit(job, at, run.progress)
+        history += fit(job, at, run.progress)
+        kept = _judge(student, run)[0] > start
+        if not kept:
+            student.load_state_dict(cut)
     folder = at / "model"
     if not (at / _FACTS).is_file():
         folder.mkdir(exist_ok=True)
@@ -78,7 +87,8 @@ def refine(run: Refinery, number: int, step: str, student: Student, before: Made
         compiled = integer.compile_folder(folder, run.progress)
         judged = integer.judge(compiled, folder / "tokenizer.json", run.data.valid, run.progress)
         found = footprint_of(compiled, texts_of(folder, compiled.fused), run.board)
-        facts = {"step": step, **sizes(student), "accuracy_cut": cut, **asdict(judged), **asdict(found)}
+        tuned = {"accuracy_cut": figures["valid_accuracy"], "fine_tune_kept": kept}
+        facts = {"step": step, **sizes(student), **tuned, **asdict(judged), **asdict(found)}
         replace_file(at / _FACTS, lambda part: part.write_text(json.dumps(facts), encoding="utf-8"))
     facts = json.loads((at / _FACTS).read_text(encoding="utf-8"))
     facts["saved"] = 0 if before is None else before.facts["flash"] - facts["flash"]
@@ -98,8 +108,8 @@ def sizes(student: Student) -> dict[str, Any]:
     }
 
 
-def _accuracy(student: Student, run: Refinery) -> float:
-    return judge(predict(student, run.course.valid), run.course.valid_labels)[1]["valid_accuracy"]
+def _judge(student: Student, run: Refinery) -> tuple[float, dict[str, float]]:
+    return judge(predict(student, run.course.valid), run.course.valid_labels)
 
 
 def _digest(student: Student) -> str:

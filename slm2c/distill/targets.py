@@ -139,7 +139,7 @@ def ask(
         if files is not None:
             with writing(folder):
                 files.flush()
-    replace_file(folder / DONE, lambda part: save_logits(part, average_teachers(logits)))
+    replace_file(folder / DONE, lambda part: _save(part, average_teachers(logits)))
 
 
 @torch.no_grad()
@@ -194,8 +194,7 @@ def _attention(folder: Path, layer: int) -> Path:
     return folder / f"attention-{layer}.npy"
 
 
-def save_logits(path: Path, values: Tensor) -> None:
-    """Write what `open_targets` reads as logits."""
+def _save(path: Path, values: Tensor) -> None:
     with path.open("wb") as file:  # a path would get .npy appended
         np.save(file, values.numpy())
 

@@ -1,14 +1,13 @@
 """What goes first, worked by hand."""
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c.distill import choose  # noqa: E402
-from slm2c.distill.choose import Unit  # noqa: E402
-from slm2c.distill.importance import Gates  # noqa: E402
-from slm2c.distill.parts import Part  # noqa: E402
-from slm2c.distill.recipe import Shape  # noqa: E402
+from slm2c.distill import choose
+from slm2c.distill.choose import Unit
+from slm2c.distill.importance import Gates
+from slm2c.distill.parts import Part
+from slm2c.distill.recipe import Shape
 
 SHAPE = Shape(layers=2, hidden=8, heads=(2, 3), ffn=(18, 32), head_size=2, rank=0, tokens=8)
 FIRST = torch.tensor([5.0, *[1.0] * 15, 0.5, 0.25])

@@ -6,15 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c import cli, evaluate, output, samples  # noqa: E402
-from slm2c.board import load_board  # noqa: E402
-from slm2c.distill import compress, refine  # noqa: E402
-from slm2c.distill.footprint import footprint  # noqa: E402
-from slm2c.distill.restore import restore  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import cli, evaluate, output, samples
+from slm2c.board import load_board
+from slm2c.distill import compress, refine
+from slm2c.distill.footprint import footprint
+from slm2c.distill.restore import restore
+from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = "generic-m7-512k-4m"
@@ -160,6 +159,7 @@ def test_another_teacher_teaches(given: Path, tmp_path: Path) -> None:
     "more, expected",
     [
         ((), "nothing is to become smaller"),
+        (("--flash", "4000000"), "bytes already"),
         (("--layers", "3"), "is 3, the student has 2 layers"),
         (("--share", "3"), "is 3, the student has 2 layers"),
         (("--rank", "16"), "is 16, the table has 16 columns"),
@@ -187,6 +187,22 @@ def test_mistakes_are_told(
 @pytest.mark.parametrize("text", ["0%", "101%", "half", "-3", "1.5"])
 def test_shares_that_are_none(text: str, given: Path, tmp_path: Path) -> None:
     assert run(given, tmp_path / "small", "--heads", text) == 2
+
+
+def test_a_fine_tune_that_brings_nothing_is_left_out(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(job: object, work: Path, *_: object) -> list[dict[str, object]]:
+        with torch.no_grad():
+            for parameter in job.model.parameters():
+                parameter.add_(torch.ones_like(parameter))
+        end = {"epoch_ends": 0, "steps": 1, "valid_accuracy": 0.0, "valid_loss": 9.0}
+        return [{"step": 1, "hard": 1.0}, end]
+
+    monkeypatch.setattr(refine, "fit", spoil)
+    assert run(given, tmp_path / "small", "--heads", "3") == 0
+    step = metrics(tmp_path / "small")["steps"][1]
+    assert not step["fine_tune_kept"] and step["accuracy_float"] == pytest.approx(step["accuracy_cut"])
 
 
 def test_rounds_are_as_many_as_a_budget_takes() -> None:

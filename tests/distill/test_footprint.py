@@ -6,24 +6,21 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c import budget, cli  # noqa: E402
-from slm2c.board import load_board  # noqa: E402
-from slm2c.distill import integer  # noqa: E402
-from slm2c.distill.footprint import CODE_BYTES, footprint, footprint_of, of_lowered, texts_of  # noqa: E402
-from slm2c.distill.recipe import Shape  # noqa: E402
-from slm2c.lower import sketch, target_of  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import budget, cli
+from slm2c.board import load_board
+from slm2c.distill import integer
+from slm2c.distill.footprint import CODE_BYTES, footprint, footprint_of, of_lowered, texts_of
+from slm2c.distill.recipe import Shape
+from slm2c.lower import sketch, target_of
+from tests.distill import students
 
 BOARD = load_board("generic-m7-512k-4m")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("student")
-    tiny.write_student(found, Shape(layers=2, hidden=16, heads=2, ffn=32, tokens=12))
-    return found
+    shape = Shape(layers=2, hidden=16, heads=2, ffn=32, tokens=12)
+    return students.write(tmp_path_factory.mktemp("student"), students.student(shape))
 
 
 @pytest.fixture(scope="module")

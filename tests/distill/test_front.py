@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c import cli  # noqa: E402
-from slm2c.board import load_board  # noqa: E402
-from slm2c.distill import compress, run  # noqa: E402
-from slm2c.distill import front as fronts  # noqa: E402
-from slm2c.distill.candidates import FromTeacher  # noqa: E402
-from slm2c.distill.recipe import read_recipe  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import cli
+from slm2c.board import load_board
+from slm2c.distill import compress, run
+from slm2c.distill import front as fronts
+from slm2c.distill.candidates import FromTeacher
+from slm2c.distill.recipe import read_recipe
+from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 LATENCY = 0.5

@@ -4,31 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="needs slm2c[distill]; `make test-distill` installs it")
-
-from slm2c import cli  # noqa: E402
-from slm2c.distill import prune, shrink  # noqa: E402
-from slm2c.distill.importance import gated, gates, importance  # noqa: E402
-from slm2c.distill.recipe import Recipe, Shape, to_toml  # noqa: E402
-from slm2c.distill.restore import restore  # noqa: E402
-from slm2c.distill.student import Student, factors  # noqa: E402
-from slm2c.errors import CompileError  # noqa: E402
-from tests.distill import tiny  # noqa: E402
+from slm2c import cli
+from slm2c.distill import prune, shrink
+from slm2c.distill.importance import gated, gates, importance
+from slm2c.distill.recipe import Recipe, Shape, to_toml
+from slm2c.distill.restore import restore
+from slm2c.distill.student import Student, factors
+from slm2c.distill.vocabulary import SPECIAL, _bert
+from slm2c.errors import CompileError
+from tests.distill import students
+from tests.distill.students import student
 
 SHAPE = Shape(layers=3, hidden=16, heads=4, ffn=24, tokens=12)
 KEPT = prune.Kept(((1,), (0, 1, 2, 3), (0, 3)), (tuple(range(8)), (3, 5, *range(8, 22)), tuple(range(24))))
 IDS, MASK = torch.tensor([[2, 7, 40, 41, 3], [2, 50, 3, 0, 0]]), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
-
-def student(shape: Shape, seed: int = 1) -> Student:
-    """With weights so large that every part matters."""
-    torch.manual_seed(seed)
-    made = Student(shape, len(tiny.PIECES), sorted(tiny.PHRASES), 0.1).eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return made
+MANY = _bert([*SPECIAL, *(f"x{i}" for i in range(200))], None, None, 100)
 
 
 def answer(model: Student) -> torch.Tensor:
@@ -174,7 +167,7 @@ def test_a_written_student_is_restored(share: int, rank: int, tmp_path: Path) ->
     whole = student(replace(SHAPE, share=share, rank=rank))
     kept = KEPT if share == 1 else replace(KEPT, heads=((1,), (1,), (0, 3)), columns=(KEPT.columns[0],) * 3)
     made = prune.prune(whole, replace(kept, components=tuple(range(rank))))
-    tiny.write_files(tmp_path, made)
+    students.write(tmp_path, made)
     (tmp_path / "student.toml").write_text(to_toml(replace(Recipe(), student=made.shape)))
     found = restore(tmp_path)
     assert found.student.shape == made.shape and found.student.labels == made.labels
@@ -191,7 +184,7 @@ def test_a_written_student_is_restored(share: int, rank: int, tmp_path: Path) ->
 )
 def test_it_compiles_and_the_c_is_the_reference(shape: Shape, kept: prune.Kept, tmp_path: Path, host_cc: str) -> None:
     made = prune.prune(student(shape), kept)
-    tiny.write_files(tmp_path / "student", made)
+    students.write(tmp_path / "student", made)
     out = str(tmp_path / "out")
     assert cli.invoke(["build", str(tmp_path / "student"), "-o", out, "--board", "generic-m7-512k-4m"]) == 0
     assert cli.invoke(["validate", out, "--on", "host"]) == 0
@@ -220,13 +213,18 @@ def test_it_compiles_and_the_c_is_the_reference(shape: Shape, kept: prune.Kept, 
             ),
             "computes something else",
         ),
-        (lambda folder: tiny.pieces([f"x{i}" for i in range(200)]).save(str(folder / "tokenizer.json")), "rows"),
+        (
+            lambda folder: _bert([*SPECIAL, *(f"x{i}" for i in range(200))], None, None, 100).save(
+                str(folder / "tokenizer.json")
+            ),
+            "rows",
+        ),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no labels"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
     ],
 )
 def test_a_folder_that_is_no_student_is_refused(change: object, expected: str, tmp_path: Path) -> None:
-    tiny.write_files(tmp_path, student(SHAPE))
+    students.write(tmp_path, student(SHAPE))
     (tmp_path / "student.toml").write_text(to_toml(replace(Recipe(), student=SHAPE)))
     change(tmp_path)
     with pytest.raises(CompileError) as caught:

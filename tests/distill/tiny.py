@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from slm2c.distill import export
-from slm2c.distill.batches import encode
-from slm2c.distill.data import Sentences
-from slm2c.distill.recipe import Shape
-from slm2c.distill.student import Student
 from slm2c.distill.vocabulary import SPECIAL, _bert
 
 THINGS = ("lamp", "heater", "radio", "fan", "oven", "blind", "door", "alarm")
@@ -61,29 +55,6 @@ def write_tokenizer(folder: Path, more: Sequence[str] = ()) -> Path:
     """BERT's, of the teacher's pieces and more; returns the folder."""
     _bert([*PIECES, *more], None, None, 100).save(str(folder / "tokenizer.json"))
     return folder
-
-
-def write_student(folder: Path, shape: Shape, seed: int = 3) -> Student:
-    """An untrained student's files for a build."""
-    torch.manual_seed(seed)
-    student = Student(shape, len(PIECES), sorted(PHRASES), 0.0).eval()
-    write_files(folder, student)
-    return student
-
-
-def pieces(known: list[str]) -> Tokenizer:
-    """A tokenizer of these pieces after the special ones."""
-    return _bert([*SPECIAL, *known], None, None, 100)
-
-
-def write_files(folder: Path, student: Student) -> None:
-    """The files of a student of these pieces and labels."""
-    folder.mkdir(exist_ok=True)
-    tokenizer, names = _bert(PIECES, None, None, 100), sorted(PHRASES)
-    sentences = Sentences(tuple(text for text, _ in rows()), tuple(names.index(label) for _, label in rows()))
-    tokens = student.shape.tokens
-    ids = [e.ids for e in encode(tokenizer, sentences.texts, tokens)]
-    export.write_model(student, tokenizer, export.calibration(sentences, ids, tokens, seed=3), folder)
 
 
 RECIPE = """
