@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from slm2c.compile import Progress
 from slm2c.distill import choose, export, shrink
 from slm2c.distill.batches import encode, predict
 from slm2c.distill.data import UNLABELLED, Data, Sentences, augmented, key, read_data
-from slm2c.distill.files import replace_file, save_tensors
+from slm2c.distill.files import reading, replace_file, save_tensors
 from slm2c.distill.footprint import Footprint, footprint
 from slm2c.distill.importance import Gates, importance
 from slm2c.distill.losses import average_teachers
@@ -132,7 +131,7 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
 
     def fill(new: Path) -> None:
         for path in last.folder.iterdir():
-            shutil.copyfile(path, new / path.name)
+            (new / path.name).write_bytes(path.read_bytes())  # copyfile would name the source of what fails
         recipe = replace(restored.recipe, student=last.student.shape)
         export.write_records(recipe, metrics, _history(made), new)
 
@@ -230,7 +229,8 @@ def _taught(
         replace_file(kept, lambda part: save_tensors(average_teachers([asked]), part))
     answers = predict(teacher, [e.ids for e in encode(pieces, data.valid.texts, tokens)])
     accuracy = judge(answers, data.valid.labels)[1]["valid_accuracy"]
-    return torch.load(kept, weights_only=True), accuracy
+    with reading(kept):
+        return torch.load(kept, weights_only=True), accuracy
 
 
 def _pool(restored: Restored, data: Data, seed: int) -> Sentences:

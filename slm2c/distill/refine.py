@@ -20,7 +20,7 @@ from slm2c.compile import Progress
 from slm2c.distill import export, integer
 from slm2c.distill.batches import predict
 from slm2c.distill.data import Data
-from slm2c.distill.files import replace_file
+from slm2c.distill.files import reading, replace_file, writing
 from slm2c.distill.footprint import footprint_of, texts_of
 from slm2c.distill.recipe import Phase, Recipe
 from slm2c.distill.student import Course, Student, judge, lessons
@@ -82,15 +82,17 @@ def refine(run: Refinery, number: int, step: str, student: Student, before: Made
             student.load_state_dict(cut)
     folder = at / "model"
     if not (at / _FACTS).is_file():
-        folder.mkdir(exist_ok=True)
-        export.write_model(student, run.pieces, run.calibration, folder)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            export.write_model(student, run.pieces, run.calibration, folder)
         compiled = integer.compile_folder(folder, run.progress)
         judged = integer.judge(compiled, folder / "tokenizer.json", run.data.valid, run.progress)
         found = footprint_of(compiled, texts_of(folder, compiled.fused), run.board)
         tuned = {"accuracy_cut": figures["valid_accuracy"], "fine_tune_kept": kept}
         facts = {"step": step, **sizes(student), **tuned, **asdict(judged), **asdict(found)}
         replace_file(at / _FACTS, lambda part: part.write_text(json.dumps(facts), encoding="utf-8"))
-    facts = json.loads((at / _FACTS).read_text(encoding="utf-8"))
+    with reading(at / _FACTS):
+        facts = json.loads((at / _FACTS).read_text(encoding="utf-8"))
     facts["saved"] = 0 if before is None else before.facts["flash"] - facts["flash"]
     return Made(student, folder, facts, history)
 

@@ -148,6 +148,19 @@ def test_stopped_and_called_again_it_leaves_the_same_bytes(
         assert path.read_bytes() == (tmp_path / "small" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.parametrize("name", ["targets/answers.pt", "step-0/facts.json"])
+def test_what_is_damaged_in_the_work_folder_is_named(
+    name: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(given, tmp_path / "small", "--heads", "3") == 0
+    damaged = tmp_path / "small.work" / name
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    capsys.readouterr()
+    assert run(given, tmp_path / "small", "--heads", "3") == 1
+    told = capsys.readouterr().err
+    assert f"'{damaged}': cannot be read" in told and f"remove the folder {damaged.parent}" in told
+
+
 def test_another_teacher_teaches(given: Path, tmp_path: Path) -> None:
     tuned = given / "student.work" / "teacher-1" / "model"
     assert run(given, tmp_path / "small", "--heads", "3", "--teacher", str(tuned)) == 0
