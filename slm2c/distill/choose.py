@@ -62,6 +62,8 @@ def least(found: Sequence[Unit], kind: str, parts: int) -> list[Unit]:
 def cheapest(found: Sequence[Unit], price: Mapping[str, int], needed: int) -> list[Unit]:
     """The units with the least importance per byte that together save at least `needed` bytes, or all there are.
 
+    What the last of them made needless stays, the most important first.
+
     `price`: bytes that a unit of a kind saves; kinds without one stay.
     """
     chosen, saved = [], 0
@@ -71,6 +73,10 @@ def cheapest(found: Sequence[Unit], price: Mapping[str, int], needed: int) -> li
             break
         chosen.append(unit)
         saved += price[unit.kind]
+    for unit in chosen[::-1]:
+        if saved - price[unit.kind] >= needed:
+            chosen.remove(unit)
+            saved -= price[unit.kind]
     return chosen
 
 

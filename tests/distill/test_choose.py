@@ -40,6 +40,10 @@ def test_what_goes_for_bytes_matters_least_for_each_of_them() -> None:
     assert choose.cheapest(found, price, 121) == [SMALL, *HEADS, LAST]
     assert choose.cheapest(found, {"heads": 10, "columns": 0}, 1000) == [*HEADS, LAST]
     assert choose.cheapest(found, price, 0) == []
+    # 32 / 1000 is 0.032 a byte: the head of 0.02 comes before it, and with it is not needed.
+    dear = {"heads": 10, "columns": 1000}
+    assert choose.cheapest(found[2:], dear, 1000) == [LARGE]
+    assert choose.cheapest(found[2:], dear, 1001) == [HEADS[1], LARGE]
 
 
 def test_what_is_kept_is_the_rest() -> None:
