@@ -91,7 +91,9 @@ def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:
     history = [record for record in history if not record.get("finish")]
     ends = [record for record in history if "epoch_ends" in record]
     judged = [(r["steps"], 100 * r["valid_accuracy"]) for r in ends]
-    kept = max(range(len(ends)), key=lambda i: (ends[i]["valid_accuracy"], -ends[i]["valid_loss"]))
+    # The last step's of a compression: what comes before its first epoch has the number -1.
+    first = max((i for i, end in enumerate(ends) if end["epoch_ends"] < 0), default=0)
+    kept = max(range(first, len(ends)), key=lambda i: (ends[i]["valid_accuracy"], -ends[i]["valid_loss"]))
     last, best = judged[-1][0], judged[kept]
     teachers = [(0, 100 * teacher), (last, 100 * teacher)]
     accuracy = chart(

@@ -10,7 +10,7 @@ import torch
 
 from slm2c import cli, evaluate, output, samples
 from slm2c.board import load_board
-from slm2c.distill import compress, refine
+from slm2c.distill import compress, export, refine
 from slm2c.distill.footprint import footprint
 from slm2c.distill.restore import restore
 from tests.distill import tiny
@@ -216,6 +216,12 @@ def test_a_fine_tune_that_brings_nothing_is_left_out(
     assert run(given, tmp_path / "small", "--heads", "3") == 0
     step = metrics(tmp_path / "small")["steps"][1]
     assert not step["fine_tune_kept"] and step["accuracy_float"] == pytest.approx(step["accuracy_cut"])
+
+
+def test_the_picture_rings_what_stays_of_the_last_step() -> None:
+    accuracies = ((-1, 0, 0.9), (-1, 0, 0.8), (0, 5, 0.7), (-1, 5, 0.4), (0, 10, 0.6), (1, 15, 0.5))
+    history = [{"epoch_ends": i, "steps": n, "valid_accuracy": a, "valid_loss": 1.0} for i, n, a in accuracies]
+    assert "at best, 60.0 %" in export.curves([*history, {"step": 15, "hard": 1.0}], 0.9)
 
 
 def test_rounds_are_as_many_as_a_budget_takes() -> None:
