@@ -1,6 +1,6 @@
 """board_check: what a board file may say beyond its types: ranges, names, overlaps, placement, baud rates.
 
-Each check yields faults, what is wrong and what helps. What only a compiler knows is in toolchain.py.
+Each check yields faults, what is wrong and what helps. What only a compiler or an emulator knows is in board_tools.py.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from slm2c.board import Board, list_boards, load_board, with_reserve
 from slm2c.emit import Texts, classifies_text
@@ -225,9 +226,10 @@ def _smaller_blob(lowered: Lowered, over: int, group: Sequence[Need]) -> Iterato
             saves = round((rows - 1) * entry)
             yield _Remedy(saves, f"a vocabulary of 1 instead of {rows:,} entries saves {saves:,} bytes")
     layers = [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
-    if len(layers) > 1:
-        between = sum(emitted.weights.get(node.outputs[0], 0) for node in graph.nodes[layers[0] : layers[-1]])
-        each = between // (len(layers) - 1)
+    spans = [graph.nodes[a:b] for a, b in pairwise(layers)]
+    # The least, as constants that layers share are in the blob once, with the first of them.
+    each = min((sum(emitted.weights.get(node.outputs[0], 0) for node in span) for span in spans), default=0)
+    if each:
         less = min(math.ceil(over / each), len(layers) - 1)
         kept = len(layers) - less
         text = f"at most {kept} layer{'s' * (kept > 1)} instead of {len(layers)} save about {less * each:,} bytes"

@@ -14,6 +14,15 @@ from slm2c.console import PATH, as_json, present, progress_bar
 if TYPE_CHECKING:
     from slm2c.distill.parts import Part
 
+_train = click.option(
+    "--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label."
+)
+_valid = click.option(
+    "--valid", metavar="CSV", type=PATH, required=True, help="Others, to choose the best epoch, and student, by."
+)
+_seed = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+_quick = click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
+
 
 @click.command(
     epilog="Example: slm2c distill --teacher all-MiniLM-L6-v2/ --train train.csv --valid val.csv -o student/"
@@ -28,8 +37,8 @@ if TYPE_CHECKING:
     help="An encoder as `save_pretrained` writes it; fine-tuned first if it does not know the labels. Repeatable: "
     "answers are averaged.",
 )
-@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label.")
-@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to choose the best epoch by.")
+@_train
+@_valid
 @click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; replaces a student.")
 @click.option(
     "--student", "recipe", metavar="TOML", type=PATH, help="Size and training; what it leaves out is default."
@@ -41,8 +50,8 @@ if TYPE_CHECKING:
     multiple=True,
     help="Sentences for the teacher to label: a text file, or a CSV file with a column text. Repeatable.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
-@click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
+@_seed
+@_quick
 @as_json
 def distill(recipe: Path | None, quick: bool, **given: Any) -> None:
     """Train a small student from a teacher and your sentences.
@@ -81,8 +90,8 @@ def _part(_: click.Context, parameter: click.Parameter, text: str | None) -> Par
 @click.command(epilog="Example: slm2c compress student/ -o small/ --train train.csv --valid val.csv --flash 1200000")
 @click.argument("student", metavar="STUDENT_DIR", type=PATH)
 @click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; replaces a student.")
-@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences it learned: columns text,label.")
-@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to choose the best epoch by.")
+@_train
+@_valid
 @click.option("--layers", metavar="N", type=click.IntRange(min=1), help="Layers that stay.")
 @click.option("--share", metavar="N", type=click.IntRange(min=2), help="Layers in a row that share their weights.")
 @click.option("--rank", metavar="N", type=click.IntRange(min=1), help="Table of pieces as a product of this rank.")
@@ -98,7 +107,7 @@ def _part(_: click.Context, parameter: click.Parameter, text: str | None) -> Par
 @click.option("--board", metavar="NAME", default="generic-m7-512k-4m", show_default=True, help="Where sizes count.")
 @click.option("--teacher", metavar="DIR", type=PATH, help="One that knows the labels. Default: the student as it was.")
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of training after each step.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+@_seed
 @as_json
 def compress(board: str, **given: Any) -> None:
     """Make a student smaller, with a fine-tune after each step.
@@ -135,8 +144,8 @@ def compress(board: str, **given: Any) -> None:
     type=PATH,
     help="A student to make smaller instead, as `slm2c compress` does; --teacher is then of its fine-tunes, if at all.",
 )
-@click.option("--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label.")
-@click.option("--valid", metavar="CSV", type=PATH, required=True, help="Others, to compare the students by.")
+@_train
+@_valid
 @click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; goes on in a front.")
 @click.option(
     "--latency", metavar="MS", type=click.FloatRange(min=0, min_open=True), help="Of the longest text, at most."
@@ -162,8 +171,8 @@ def compress(board: str, **given: Any) -> None:
     show_default=True,
     help="Of the fine-tune behind each step of a cut (--from).",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
-@click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
+@_seed
+@_quick
 @as_json
 def fit(
     board: str,

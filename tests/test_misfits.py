@@ -179,6 +179,27 @@ def test_what_does_not_suffice_says_what_is_missing(tmp_path: Path) -> None:
         assert saves + missing == over
 
 
+def test_layers_that_share_their_weights_do_not_save_them(tmp_path: Path) -> None:
+    """What the message promises of fewer layers is no more than they save."""
+    paths = {}
+    for layers in (1, 4):
+        paths[layers] = made(tmp_path / "in", layers=layers)
+        model = onnx.load(paths[layers])
+        first = {x.name: x for x in model.graph.initializer if x.name.startswith("layer.0/")}
+        for x in model.graph.initializer:
+            if x.name.startswith("layer."):
+                same = first["layer.0/" + x.name.partition("/")[2]]
+                x.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(same), x.name))
+        onnx.save(model, paths[layers])
+    needed = {}
+    for layers, path in paths.items():
+        (first_problem, *_) = refused(path, tmp_path / "out", board(60_000, 262_144))
+        needed[layers] = figures(first_problem)[0]
+        text = first_problem.remedy
+    promised = number(r"at most 1 layer instead of 4 save about ([\d,]+) bytes", text)
+    assert 0 < promised <= needed[4] - needed[1] < 20_000
+
+
 def test_moving_the_stack_takes_along_what_lies_with_it() -> None:
     disco = load_board("stm32f746g-disco")
     needs = [

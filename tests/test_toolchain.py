@@ -529,6 +529,22 @@ def test_firmware_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert caught.value.output == "on"
 
 
+@pytest.mark.parametrize("said, code, fault", [("warning: old", 0, None), ("no such machine", 1, "no such machine")])
+def test_qemu_may_warn(
+    said: str, code: int, fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "qemu-system-arm"
+    tool.write_text(f"#!/bin/sh\necho 'qemu-system-arm: {said}'\necho done\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    board = load_board("mps2-an500")
+    if fault is None:
+        assert run_qemu(tmp_path / "none.elf", board).exit_code == code
+    else:
+        with pytest.raises(CompileError, match=rf"'mps2-an500': QEMU refuses it: {fault}; correct \[emulator\]"):
+            run_qemu(tmp_path / "none.elf", board)
+
+
 def test_a_board_without_emulator_does_not_run(tmp_path: Path) -> None:
     text = (Path(__file__).parents[1] / "boards" / "mps2-an500.toml").read_text(encoding="utf-8")
     (tmp_path / "bare.toml").write_text(text[: text.index("[emulator]")], encoding="utf-8")

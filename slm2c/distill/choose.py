@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from slm2c.distill.importance import Gates
+from slm2c.distill.parts import GRAIN
 from slm2c.distill.prune import Kept, everything
 from slm2c.distill.recipe import Shape
-
-GRAIN: Mapping[str, int] = {"heads": 1, "columns": 16, "components": 8}
-"""Parts that go together: kernels read the inputs of a linear layer in words of 8, and rows of the blob are aligned to
-16 bytes, so that odd sizes would be padded and save nothing."""
 
 
 @dataclass(frozen=True)

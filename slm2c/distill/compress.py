@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from slm2c.distill.files import reading, replace_file, save_tensors
 from slm2c.distill.footprint import Footprint, footprint
 from slm2c.distill.importance import Gates, importance
 from slm2c.distill.losses import average_teachers
-from slm2c.distill.parts import Part
+from slm2c.distill.parts import GRAIN, Part
 from slm2c.distill.prune import prune, without_layers
 from slm2c.distill.refine import Made, Refinery, refine
 from slm2c.distill.restore import Restored, restore
@@ -39,7 +39,7 @@ from slm2c.distill.teacher import load_teacher
 from slm2c.distill.vocabulary import neighbours
 from slm2c.distill.work import files_digest, stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder, require_replaceable
+from slm2c.folders import replace_folder, require_replaceable, scratch
 
 _ROUND = 0.2  # of the flash, at most, goes in one step towards a budget
 _SOURCES = ("*.json", "*.onnx", "*.npz", "*.toml", "*.safetensors", "*.bin", "*.pt")
@@ -100,9 +100,9 @@ class _Work:
 
     def footprint(self, student: Student) -> Footprint:
         """Of a student as it is, without calibration."""
-        with tempfile.TemporaryDirectory(prefix="slm2c-") as folder:
-            export.write_model(student, self.run.pieces, self.run.calibration, Path(folder))
-            return footprint(Path(folder), self.request.board, self.run.progress)
+        with scratch() as folder:
+            export.write_model(student, self.run.pieces, self.run.calibration, folder)
+            return footprint(folder, self.request.board, self.run.progress)
 
 
 def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
 
     def fill(new: Path) -> None:
         for path in last.folder.iterdir():
-            (new / path.name).write_bytes(path.read_bytes())  # copyfile would name the source of what fails
+            shutil.copyfile(path, new / path.name)
         recipe = replace(restored.recipe, student=last.student.shape)
         export.write_records(recipe, metrics, _history(made), new)
 
@@ -235,11 +235,10 @@ def _taught(
 
 def _pool(restored: Restored, data: Data, seed: int) -> Sentences:
     """Labelled sentences and altered ones, by the student's recipe."""
-    options, pieces = restored.recipe.data, restored.pieces
-    seen = {word for text in data.train.texts for word in text.lower().split()}
+    pieces = restored.pieces
     table = restored.student.bert.bert.embeddings.word_embeddings.weight.detach()
-    near = neighbours(pieces, table, seen, pieces.get_vocab())
-    wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
+    near = neighbours(pieces, table, data.train.words, pieces.get_vocab())
+    wanted = restored.recipe.data.copies(len(data.train))
     return data.train + augmented(data.train, wanted, {key(text) for text in data.valid.texts}, near, seed)
 
 
@@ -314,7 +313,7 @@ def _require_possible(work: _Work, made: Made) -> None:
     calibrated = made.facts["flash"] - work.footprint(made.student).flash
     found = work.squeeze.least(student)
     least = min(found, key=lambda x: x.flash)
-    head = f"with one head and {choose.GRAIN['columns']} FFN columns a layer this student"
+    head = f"with one head and {GRAIN['columns']} FFN columns a layer this student"
     remedy = "ask for more, or distil a smaller student, with a smaller vocabulary"
     if request.flash is not None and least.flash + calibrated > request.flash:
         fact = f"{head} still takes {least.flash + calibrated:,} bytes, {request.flash:,} are asked"

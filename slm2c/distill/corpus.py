@@ -24,16 +24,15 @@ class Corpus:
 
 def gather(data: Data, teacher: Teacher, recipe: Recipe, seed: int) -> Corpus:
     """The corpus of a recipe. Raises CompileError as `vocabulary.require_possible` does."""
-    options, shape = recipe.data, recipe.student
-    chosen = np.random.default_rng(seed).permutation(len(data.unlabelled))[: options.unlabelled]
+    shape = recipe.student
+    chosen = np.random.default_rng(seed).permutation(len(data.unlabelled))[: recipe.data.unlabelled]
     others = unlabelled_sentences([data.unlabelled.texts[i] for i in chosen])
     taken = {key(text) for text in (*data.valid.texts, *others.texts)}
-    wanted = max(options.augment * len(data.train), options.augmented if options.augment else 0)
     cut = None
     if shape.pieces == "teacher":
         cut = vocabulary.cut_vocabulary(teacher.tokenizer, data.train.texts, others.texts, shape.vocabulary)
-    seen = {word for text in data.train.texts for word in text.lower().split()}
-    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, seen, cut.get_vocab() if cut else seen)
-    altered = augmented(data.train, wanted, taken, near, seed)
+    words = data.train.words
+    near = vocabulary.neighbours(teacher.tokenizer, teacher.table, words, cut.get_vocab() if cut else words)
+    altered = augmented(data.train, recipe.data.copies(len(data.train)), taken, near, seed)
     sentences = data.train + altered + others
     return Corpus(sentences, len(altered), cut or vocabulary.own_vocabulary(sentences.texts, shape.vocabulary))

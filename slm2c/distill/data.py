@@ -30,6 +30,11 @@ class Sentences:
     def __add__(self, other: Sentences) -> Sentences:
         return Sentences(self.texts + other.texts, self.labels + other.labels)
 
+    @property
+    def words(self) -> set[str]:
+        """What they are made of, in lower case."""
+        return {word for text in self.texts for word in text.lower().split()}
+
 
 @dataclass(frozen=True)
 class Data:

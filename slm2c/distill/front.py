@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from slm2c.distill.recipe import Shape, read_recipe
 from slm2c.distill.student import Student
 from slm2c.distill.work import stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import require_replaceable
+from slm2c.folders import require_replaceable, scratch
 
 FILE = "front.json"
 """What a folder is known by, and rewritten after each candidate."""
@@ -142,9 +141,9 @@ def _predicted(
         with torch.no_grad():
             for parameter in student.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
-        with tempfile.TemporaryDirectory(prefix="slm2c-") as folder:
-            export.write_model(student, proposal.pieces, {}, Path(folder))
-            costs[proposal.name] = footprint(Path(folder), limits.board)
+        with scratch() as folder:
+            export.write_model(student, proposal.pieces, {}, folder)
+            costs[proposal.name] = footprint(folder, limits.board)
     return costs
 
 

@@ -134,7 +134,6 @@ def draw(points: Sequence[Point], limits: Mapping[str, Limit], title: str, subti
         width=WIDTH,
         height=_HEAD + len(panels) * PANEL + _FOOT,
         font=_FONT,
-        left=_LEFT,
         title=printable(title),
         subtitle=printable(subtitle),
         panels=panels,

@@ -1,8 +1,14 @@
-"""parts: how much of something is to stay; apart from what needs PyTorch, so that options can be read without."""
+"""parts: in what parts a student is cut, and how many are to stay; without PyTorch, so that options need none."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+GRAIN: Mapping[str, int] = MappingProxyType({"heads": 1, "columns": 16, "components": 8})
+"""Parts that go together: kernels read the inputs of a linear layer in words of 8, and rows of the blob are aligned to
+16 bytes, so that odd sizes would be padded and save nothing."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
+from slm2c.distill.parts import GRAIN
 from slm2c.distill.recipe import Shape
 
 T = TypeVar("T")
@@ -50,7 +51,6 @@ from a fifth of the heads less to about a sixth of the work."""
 
 _LEAST_VOCABULARY = 200  # of a recipe
 _BLOCK = 8  # features that kernels take at a time
-_GRAIN = 16  # columns of an inner layer that are cut together
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,13 @@ def cuts(whole: Shape) -> dict[str, tuple[Cut, Shape]]:
 
 def _left(whole: Shape, cut: Cut) -> Shape:
     """A shape with as many heads and columns as a cut leaves, the same in each layer as far as that goes."""
-    heads, ffn = whole.heads_of[: cut.layers], whole.ffn_of[: cut.layers]
+    heads, ffn, grain = whole.heads_of[: cut.layers], whole.ffn_of[: cut.layers], GRAIN["columns"]
     count = max(cut.layers, round(cut.heads * sum(heads)))
     return replace(
         whole,
         layers=cut.layers,
         heads=tuple(count // cut.layers + (i < count % cut.layers) for i in range(cut.layers)),
-        ffn=tuple(_GRAIN * _whole(cut.ffn * size / _GRAIN) if cut.ffn < 1 else size for size in ffn),
+        ffn=tuple(grain * _whole(cut.ffn * size / grain) if cut.ffn < 1 else size for size in ffn),
         head_size=whole.size_of_head,
         rank=cut.rank or whole.rank,
     )

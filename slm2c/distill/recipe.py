@@ -84,6 +84,10 @@ class Pool:
     share: float = 0.5
     steps: int = 60
 
+    def copies(self, labelled: int) -> int:
+        """Altered copies of so many labelled sentences, all together."""
+        return max(self.augment * labelled, self.augmented) if self.augment else 0
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -89,7 +89,7 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
 
     def fill(new: Path) -> None:
         for path in chosen.iterdir():
-            (new / path.name).write_bytes(path.read_bytes())  # copyfile would name the source of what fails
+            shutil.copyfile(path, new / path.name)
         export.write_records(recipe, metrics, [*history, *more], new)
 
     replace_folder(request.out, fill, export.MARK)
