@@ -188,9 +188,7 @@ def test_mistakes_are_told(
 ) -> None:
     tiny.write_csv(given / "other.csv", [("light", "no"), ("lamp please", "on")])
     tiny.write_csv(given / "fewer.csv", [row for row in tiny.rows() if row[1] != "ask"])
-    if "fewer" in str(more):
-        more = (*more, "--valid", str(tiny.write_csv(given / "on.csv", [("on with it", "on")])))
-    if "other" in str(more):
+    if ".csv" in str(more):
         more = (*more, "--valid", str(tiny.write_csv(given / "on.csv", [("on with it", "on")])))
     assert run(given, tmp_path / "small", *(x.format(given=given) for x in more)) == 1
     assert expected in capsys.readouterr().err
