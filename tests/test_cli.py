@@ -535,7 +535,14 @@ def test_stopped_while_a_compiler_runs(model: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     gcc = tools / "slow-gcc"
-    gcc.write_text(f'#!/bin/sh\n[ "$1" = -dumpversion ] && echo 12 && exit\ntouch {tools}/$$.pid\nexec sleep 600\n')
+    said = r"#define __ARM_ARCH_PROFILE 77\n#define __ARM_FEATURE_DSP 1\n#define __ARM_FP 14\n"  # of -E -dM
+    gcc.write_text(
+        f"""#!/bin/sh
+case "$*" in -dumpversion) echo 12; exit;; *-dM*) printf '{said}'; exit;; esac
+touch {tools}/$$.pid
+exec sleep 600
+"""
+    )
     gcc.chmod(0o755)
     out = tmp_path / "out"
     out.mkdir()
