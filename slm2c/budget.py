@@ -223,8 +223,8 @@ def _smaller_blob(lowered: Lowered, over: int, group: Sequence[Need]) -> Iterato
                 saves, f"a vocabulary of at most {rows - less:,} instead of {rows:,} entries saves {saves:,} bytes"
             )
         else:
-            saves = round((rows - 1) * entry)
-            yield _Remedy(saves, f"a vocabulary of 1 instead of {rows:,} entries saves {saves:,} bytes")
+            saves = round(rows // 2 * entry)
+            yield _Remedy(saves, f"a vocabulary of half its {rows:,} entries saves {saves:,} bytes")
     layers = [i for i, node in enumerate(graph.nodes) if node.op == "attention"]
     spans = [graph.nodes[a:b] for a, b in pairwise(layers)]
     # The least, as constants that layers share are in the blob once, with the first of them.

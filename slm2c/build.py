@@ -28,7 +28,7 @@ def build(
 
     Raises CompileError for whatever the user can mend; nothing is written then.
     """
-    require_replaceable(out)
+    require_replaceable(out, sources=(model, options.tokenizer, options.labels, options.calibration))
     compiled = compile_model(model, board, options, progress)
     made: dict[str, Any] = {}
 

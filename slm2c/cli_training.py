@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,16 @@ from slm2c.console import PATH, as_json, present, progress_bar
 
 if TYPE_CHECKING:
     from slm2c.distill.parts import Part
+
+
+class _Finite(click.FloatRange):
+    """A number of a range, which nan is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Raises click.BadParameter for others."""
+        number = float(super().convert(value, param, ctx))
+        return number if math.isfinite(number) else self.fail(f"{value!r} is not a number", param, ctx)
+
 
 _train = click.option(
     "--train", metavar="CSV", type=PATH, required=True, help="Sentences to learn: columns text,label."
@@ -75,16 +86,16 @@ def distill(recipe: Path | None, quick: bool, **given: Any) -> None:
     present({"output": str(request.out), **facts}, lambda: show.student(request.out, facts, seconds))
 
 
-def _part(_: click.Context, parameter: click.Parameter, text: str | None) -> Part | None:
+def _part(_: click.Context, __: click.Parameter, text: str | None) -> Part | None:
     """19 or 80% of --heads and --ffn."""
     if text is None:
         return None
     from slm2c.distill.parts import Part
 
-    number = text.removesuffix("%")
-    if number.isascii() and number.isdigit() and 0 < int(number) <= (100 if text.endswith("%") else 10**6):
+    number, most = text.removesuffix("%"), 100 if text.endswith("%") else 999_999
+    if number.isascii() and number.isdigit() and len(number) <= 6 and 0 < int(number) <= most:
         return Part(int(number) / 100, True) if text.endswith("%") else Part(int(number), False)
-    raise click.BadParameter(f"{text!r} is neither a share that stays, as 80%, nor a number of {parameter.name}, as 19")
+    raise click.BadParameter(f"{text!r} is neither a share that stays, as 80%, nor a number, as 19")
 
 
 @click.command(epilog="Example: slm2c compress student/ -o small/ --train train.csv --valid val.csv --flash 1200000")
@@ -147,13 +158,11 @@ def compress(board: str, **given: Any) -> None:
 @_train
 @_valid
 @click.option("-o", "--output", "out", metavar="DIR", type=PATH, required=True, help="Where to; goes on in a front.")
-@click.option(
-    "--latency", metavar="MS", type=click.FloatRange(min=0, min_open=True), help="Of the longest text, at most."
-)
+@click.option("--latency", metavar="MS", type=_Finite(min=0.001, max=1e9), help="Of the longest text, at most.")
 @click.option(
     "--clock",
     metavar="MHZ",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Finite(min=0.001, max=4000),
     help="Of the core, in place of what the board's file says.",
 )
 @click.option("--tries", type=click.IntRange(min=1), default=5, show_default=True, help="Students to train, at most.")

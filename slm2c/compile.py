@@ -247,7 +247,8 @@ def read_labels(path: Path, fused: Fused) -> tuple[str, ...] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CompileError(Problem(str(path), "", f"is not a JSON file: {error}")) from error
+        remedy = 'write a list ["first", "second"], or take the config.json of the export'
+        raise CompileError(Problem(str(path), "", f"is not a JSON file: {error}", remedy)) from error
     if isinstance(content, dict) and path.name == "config.json":
         content = content.get("id2label")
         if content is None:

@@ -6,6 +6,7 @@ the signal that stopped it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -92,7 +93,7 @@ def _flushed(code: int) -> int:
 def _fail(error: CompileError, state: State) -> int:
     try:
         if state.json:
-            _print_json({"error": error.to_json()})
+            click.echo(_json({"error": error.to_json()}))
     except OSError:  # a full disk behind the standard output: the other stream may do
         state.json = False
     if not state.json:
@@ -105,7 +106,7 @@ def _bug(error: Exception, state: State) -> int:
     fact, *details = (printable(line) for line in f"{type(error).__name__}: {error}".splitlines())
     message = f"a bug in slm2c {__version__}: {fact}; please report it, with the model if you can"
     if state.json:
-        _print_json({"error": {"message": message, "nodes": []}})
+        click.echo(_json({"error": {"message": message, "nodes": []}}))
     else:
         click.echo(f"error: {message} (SLM2C_DEBUG=1 shows where it happened)", err=True)
         for line in details[:_DETAILS]:  # a compiler's own words; an edited output folder is the user's to mend
@@ -115,16 +116,20 @@ def _bug(error: Exception, state: State) -> int:
     return EXIT_BUG
 
 
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, allow_nan=False)
 
 
 def present(facts: object, text: Callable[[], str]) -> None:
     """Print `facts` under --json, else the text."""
-    if click.get_current_context().ensure_object(State).json:
-        _print_json(facts)
-    else:
-        click.echo(text())
+    as_facts = click.get_current_context().ensure_object(State).json
+    shown = _json(facts) if as_facts else text()
+    try:
+        click.echo(shown)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever read it has enough
+            raise
+        raise CompileError(Problem("standard output", "", f"cannot be written: {error.strerror}")) from error
 
 
 @contextmanager

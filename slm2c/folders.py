@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,9 +37,9 @@ def scratch() -> Iterator[Path]:
         yield Path(work)
 
 
-def require_replaceable(out: Path, mark: str = BUILT) -> None:
+def require_replaceable(out: Path, mark: str = BUILT, sources: Iterable[Path | None] = ()) -> None:
     """Raises CompileError if `out` cannot be created or used, or is neither an empty folder nor one with the file
-    `mark`: the output of an earlier run.
+    `mark`: the output of an earlier run; or if one of the `sources` that the output is made from would be replaced.
     """
     if "\n" in str(out.resolve()):
         fact = "holds a line break, which neither an assembler nor make takes in a path"
@@ -57,6 +57,10 @@ def require_replaceable(out: Path, mark: str = BUILT) -> None:
         raise CompileError(
             Problem(str(out), "", "exists and is not the output of slm2c", "choose another folder with -o")
         )
+    for source in sources:
+        if source is not None and source.resolve().is_relative_to(out.resolve()):
+            fact = f"is what {source} lies in, and would be replaced"
+            raise CompileError(Problem(str(out), "", fact, "choose another folder with -o"))
 
 
 def replace_folder(out: Path, write: Callable[[Path], None], mark: str = BUILT) -> None:

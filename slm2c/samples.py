@@ -64,7 +64,8 @@ def read_arrays(path: Path, graph: Graph, interface: Interface | None) -> list[S
     try:
         found = serialize.read_arrays(path)
     except (OSError, ValueError) as error:
-        raise CompileError(Problem(str(path), "", f"is not an .npz file of arrays: {error}")) from error
+        remedy = "write it with numpy.savez: an array for each input, the first axis samples"
+        raise CompileError(Problem(str(path), "", f"is not an .npz file of arrays: {error}", remedy)) from error
     arrays = {key.removeprefix("in/"): value for key, value in found.items() if not key.startswith("out/")}
     return from_arrays(arrays, graph, interface, str(path))
 

@@ -37,7 +37,9 @@ def load(path: Path) -> dict[str, Any]:
         raise CompileError(Problem(str(path), "", f"cannot be read: {error.strerror}", "name a TOML file")) from error
     except RecursionError as error:
         raise CompileError(Problem(str(path), "", "nests too deeply", "no key here holds a list of lists")) from error
-    except ValueError as error:  # of the syntax, of UTF-8, or of a number with thousands of digits
+    except ValueError as error:
+        if "int_max_str_digits" in str(error):  # Python's own limit, and its own remedy
+            raise CompileError(Problem(str(path), "", "holds a number of thousands of digits", "shorten it")) from error
         raise CompileError(Problem(str(path), "", f"not a TOML file: {error}", "correct it there")) from error
 
 

@@ -207,7 +207,7 @@ SETUP = 'setup = [{{ what = "{}", address = {}, mask = {}, value = {} }}]\nstack
     "old, new, message",
     [
         ('cpu = "cortex-m7"', "cpu = ", "not a TOML file"),
-        ("200_000_000", "9" * 5000, "not a TOML file: Exceeds the limit"),
+        ("200_000_000", "9" * 5000, "holds a number of thousands of digits; shorten it"),
         ("200_000_000", "9" * 4000, "clock_hz: cannot be a number of 13,288 bits; give a whole number"),
         ("200_000_000", "0x" + "9" * 5000, "clock_hz: cannot be a number of 20,000 bits; give a whole number"),
         ("200_000_000", "[" * 5000 + "]" * 5000, "nests too deeply"),

@@ -84,6 +84,10 @@ def test_the_folder_that_the_command_runs_in_is_not_replaced(tmp_path: Path, mon
         with pytest.raises(CompileError, match="is where this command runs"):
             require_replaceable(out)
     require_replaceable(Path("below"))
+    for source in (Path("below"), Path("below/model.onnx"), Path("../here/below/a/b")):
+        with pytest.raises(CompileError, match=r"'below': is what .* lies in, and would be replaced; choose another"):
+            require_replaceable(Path("below"), sources=(None, source))
+    require_replaceable(Path("below"), sources=(Path("beside"), Path()))
     with pytest.raises(CompileError, match="holds a line break, which neither"):
         require_replaceable(Path("a\nb"))
 

@@ -70,6 +70,7 @@ def test_a_recipe_changes_what_it_names(tmp_path: Path) -> None:
         ("[training]\nbf16 = 1", "training.bf16: cannot be 1; give true or false"),
         ("[distil]\nrate = [1, 2, 3]", "distil.rate: cannot be [1, 2, 3]; give a number or [start, end]"),
         ("[training]\nmap = [1, 2]", "training.map[0]: cannot be 1; give a list of 2"),
+        ("[student]\nheads = []", "student.heads = []; it is at least 1"),
         ("[student]\nhidden = 100\nheads = 3", "hidden = 100 does not divide into 3 heads"),
         ("[student]\ntokens = 2", "student.tokens = 2; [CLS], a piece and [SEP] are 3"),
         ("[student]\npieces = 'bpe'", "it is 'teacher' or 'own'"),

@@ -67,6 +67,11 @@ class FromTeacher:
     recipe: Recipe
     seed: int
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The folders that it reads."""
+        return (self.teacher,)
+
     def proposals(self, task: Task) -> list[Proposal]:
         """Raises CompileError for a folder that holds no teacher."""
         recipe, data = self.recipe, task.data
@@ -114,6 +119,11 @@ class FromStudent:
     teacher: Path | None
     epochs: int
     seed: int
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The folders that it reads."""
+        return (self.student,) if self.teacher is None else (self.student, self.teacher)
 
     def proposals(self, task: Task) -> list[Proposal]:
         """The whole student first. Raises CompileError for a folder that holds no student."""

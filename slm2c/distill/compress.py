@@ -37,7 +37,7 @@ from slm2c.distill.student import Course, Student, judge, read_all
 from slm2c.distill.targets import Targets
 from slm2c.distill.teacher import load_teacher
 from slm2c.distill.vocabulary import neighbours
-from slm2c.distill.work import files_digest, stage
+from slm2c.distill.work import alone, files_digest, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable, scratch
 
@@ -111,11 +111,20 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     Raises CompileError for what is wrong with files and wishes, and for a budget that cannot be met, before anything is
     trained.
     """
-    require_replaceable(request.out, export.MARK)
+    require_replaceable(request.out, export.MARK, (request.student, request.teacher, request.train, request.valid))
+    _require_wishes(request)
     restored = restore(request.student)
     _require_sense(request, restored.student)
     data = _data(request, restored.student.labels)
-    work, facts = _prepared(request, restored, data, progress)
+    out = request.out.resolve()
+    folder = out.parent / f"{out.name}.work"
+    with alone(folder):
+        return _made(request, restored, data, folder, progress)
+
+
+def _made(request: Request, restored: Restored, data: Data, folder: Path, progress: Progress) -> dict[str, Any]:
+    """All steps, in the work folder `folder`."""
+    work, facts = _prepared(request, restored, data, folder, progress)
     made = [refine(work.run, 0, "as it was", restored.student, None)]
     _require_possible(work, made[0])
     for name, cut in _cuts(work, restored.student):
@@ -123,9 +132,6 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     for name, student in _rounds(work, made):
         made.append(refine(work.run, len(made), name, student, made[-1]))
     last = made[-1]
-    if len(made) == 1:
-        fact = f"the student has {last.student.shape.layers} layers and takes {last.facts['flash']:,} bytes already"
-        raise CompileError(Problem(str(request.student), "", fact, "ask for less"))
     metrics = {"slm2c": __version__, "seed": request.seed, **facts, "student": _result(work, last)}
     metrics["steps"] = [dict(x.facts) for x in made]
 
@@ -142,17 +148,22 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
 # ---------------------------------------------------------------- what is asked, and what is given
 
 
-def _require_sense(request: Request, student: Student) -> None:
-    """Raises CompileError for wishes that this student cannot grant."""
-    shape, faults = student.shape, []
+def _require_wishes(request: Request) -> None:
+    """Raises CompileError if there are none."""
     wishes = (request.layers, request.share, request.rank, request.heads, request.ffn, request.flash)
     if all(wish is None for wish in wishes) and not request.fit:
         raise CompileError(Problem("", "", "nothing is to become smaller", "give --heads, --ffn, --flash, --fit, ..."))
+
+
+def _require_sense(request: Request, student: Student) -> None:
+    """Raises CompileError for wishes that this student cannot grant."""
+    shape, faults = student.shape, []
     layers = request.layers or shape.layers
     if layers > shape.layers:
         faults.append(("--layers", f"is {layers}, the student has {shape.layers} layers", "ask for fewer"))
     if request.layers and shape.share > 1:
-        faults.append(("--layers", "cuts layers that share their weights", "give --layers first, --share afterwards"))
+        remedy = "leave it out, or cut a student before its layers share weights"
+        faults.append(("--layers", "cuts layers that share their weights", remedy))
     if request.share and shape.share > 1:
         faults.append(("--share", f"is asked of a student whose layers share weights by {shape.share}", "leave it out"))
     elif request.share and not 2 <= request.share <= layers:
@@ -160,6 +171,10 @@ def _require_sense(request: Request, student: Student) -> None:
     most = shape.rank or shape.hidden
     if request.rank and request.rank >= most:
         faults.append(("--rank", f"is {request.rank}, the table has {most} columns", "ask for fewer"))
+    for option, part, sizes in (("--heads", request.heads, shape.heads_of), ("--ffn", request.ffn, shape.ffn_of)):
+        there = sum(size for i, size in enumerate(sizes) if shape.source(i) == i)
+        if part is not None and not part.share and part.value > there:
+            faults.append((option, f"is {part}, the student has {there}", "ask for fewer"))
     if faults:
         raise CompileError(Problem(name, "", fact, remedy) for name, fact, remedy in faults)
 
@@ -176,16 +191,17 @@ def _data(request: Request, labels: Sequence[str]) -> Data:
     return data
 
 
-def _prepared(request: Request, restored: Restored, data: Data, progress: Progress) -> tuple[_Work, dict[str, Any]]:
+def _prepared(
+    request: Request, restored: Restored, data: Data, folder: Path, progress: Progress
+) -> tuple[_Work, dict[str, Any]]:
     """(what all steps need, what metrics.json says of it): the teacher is asked about each sentence."""
     recipe, pieces, tokens = restored.recipe, restored.pieces, restored.recipe.student.tokens
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     sentences = _pool(restored, data, request.seed)
-    out = request.out.resolve()
     sources = [files_digest(x, _SOURCES) for x in (request.student, request.teacher) if x is not None]
     options = (recipe.data, recipe.training, threads)
-    at, key = stage(out.parent / f"{out.name}.work", "targets", data, sentences, *options, *sources)
+    at, key = stage(folder, "targets", data, sentences, *options, *sources)
     logits, accuracy = _taught(request, restored, data, sentences, at, progress)
     reading, nothing = read_all(pieces, sentences, tokens), np.zeros(0, np.int64)
     valid = [e.ids for e in encode(pieces, data.valid.texts, tokens)]
@@ -195,7 +211,7 @@ def _prepared(request: Request, restored: Restored, data: Data, progress: Progre
     with np.load(request.student / "calib.npz") as arrays:
         calibration = dict(arrays)
     run = Refinery(
-        course, data, pieces, calibration, single, request.epochs, request.seed, request.board, key, at.parent, progress
+        course, data, pieces, calibration, single, request.epochs, request.seed, request.board, key, folder, progress
     )
     answers = np.where(reading.labels == UNLABELLED, logits.argmax(-1).numpy(), reading.labels)
     chosen = np.random.default_rng(request.seed).permutation(len(sentences))[:_JUDGED]
@@ -314,13 +330,14 @@ def _require_possible(work: _Work, made: Made) -> None:
     found = work.squeeze.least(student)
     least = min(found, key=lambda x: x.flash)
     head = f"with one head and {GRAIN['columns']} FFN columns a layer this student"
-    remedy = "ask for more, or distil a smaller student, with a smaller vocabulary"
+    remedy = "or distil a smaller student, with a smaller vocabulary"
     if request.flash is not None and least.flash + calibrated > request.flash:
         fact = f"{head} still takes {least.flash + calibrated:,} bytes, {request.flash:,} are asked"
-        raise CompileError(Problem("--flash", "", fact, remedy))
+        raise CompileError(Problem("--flash", "", fact, f"allow more, {remedy}"))
     if request.fit and all(x.over for x in found):
         parts = ", ".join(f"{size:,} bytes of {name}" for name, size in least.over.items())
-        raise CompileError(Problem(request.board.name, "", f"{head} is still {parts} too large", remedy))
+        fact = f"{head} is still {parts} too large"
+        raise CompileError(Problem(request.board.name, "", fact, f"take another board, {remedy}"))
 
 
 # ---------------------------------------------------------------- what comes of it

@@ -79,11 +79,12 @@ def calibration(
 def write_records(
     recipe: Recipe, metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
-    """student.toml, metrics.json, log.jsonl and curves.svg."""
+    """student.toml, metrics.json, log.jsonl and, of what was trained, curves.svg."""
     (folder / MARK).write_text(to_toml(recipe), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (folder / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in history), encoding="utf-8")
-    (folder / "curves.svg").write_text(curves(history, metrics["teacher"]["accuracy"]), encoding="utf-8")
+    if any("step" in record for record in history):
+        (folder / "curves.svg").write_text(curves(history, metrics["teacher"]["accuracy"]), encoding="utf-8")
 
 
 def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:

@@ -28,7 +28,7 @@ from slm2c.distill.footprint import CODE_BYTES, Footprint, footprint, footprint_
 from slm2c.distill.front_plot import Limit, draw
 from slm2c.distill.recipe import Shape, read_recipe
 from slm2c.distill.student import Student
-from slm2c.distill.work import stage
+from slm2c.distill.work import alone, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import require_replaceable, scratch
 
@@ -81,7 +81,7 @@ def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any
     """
     limits = _Limits(request.board, request.latency)
     _require_estimate(limits)
-    require_replaceable(request.out, FILE)
+    require_replaceable(request.out, FILE, (*request.around.sources, request.train, request.valid))
     data = read_data(request.train, request.valid)
     found = request.around.proposals(Task(request.train, request.valid, data, request.out))
     predicted = _predicted(found, data.names, limits, progress)
@@ -104,14 +104,14 @@ def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any
         "candidates": [],
         "best": None,
     }
-    request.out.mkdir(parents=True, exist_ok=True)
-    _write(request.out, facts, limits)
-    made: dict[str, Any] = {}
-    for number, proposal in enumerate(chosen, 1):
-        title = f"candidate {number} of {len(chosen)}: {proposal.what}"
-        made[proposal.name] = _tried(proposal, request.out, limits, _titled(title, progress))
-        facts |= _compared([made[p.name] for p in found if p.name in made])
+    with alone(request.out):
         _write(request.out, facts, limits)
+        made: dict[str, Any] = {}
+        for number, proposal in enumerate(chosen, 1):
+            title = f"candidate {number} of {len(chosen)}: {proposal.what}"
+            made[proposal.name] = _tried(proposal, request.out, limits, _titled(title, progress))
+            facts |= _compared([made[p.name] for p in found if p.name in made])
+            _write(request.out, facts, limits)
     return facts
 
 

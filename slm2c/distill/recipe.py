@@ -216,7 +216,7 @@ def _shape_faults(shape: Shape) -> list[Fault]:
     found = []
     for name in ("layers", "hidden", "heads", "ffn", "share"):
         given = getattr(shape, name)
-        if min(given if isinstance(given, tuple) else (given,)) < 1:
+        if min(given if isinstance(given, tuple) else (given,), default=0) < 1:
             found.append((f"student.{name} = {_toml(given)}", "it is at least 1"))
     for name in ("head_size", "rank"):
         if getattr(shape, name) < 0:

@@ -25,7 +25,7 @@ from slm2c.distill.student import Course, Student, judge, lessons, read_all, sta
 from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
-from slm2c.distill.work import digest, files_digest, stage
+from slm2c.distill.work import alone, digest, files_digest, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
 
@@ -67,7 +67,8 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     Raises CompileError for what is wrong with the files, before anything is trained.
     """
     recipe = request.recipe
-    require_replaceable(request.out, export.MARK)
+    sources = (*request.teachers, request.train, request.valid, *request.unlabelled)
+    require_replaceable(request.out, export.MARK, sources)
     data = read_data(request.train, request.valid, request.unlabelled)
     loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
     vocabulary.require_possible(recipe.student, loaded[0].tokenizer, data.train.texts + data.unlabelled.texts)
@@ -77,6 +78,13 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     run = _Run(
         recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
     )
+    with alone(run.work):
+        return _trained(request, run, loaded)
+
+
+def _trained(request: Request, run: _Run, loaded: Sequence[Teacher]) -> dict[str, Any]:
+    """All stages."""
+    data, recipe = run.data, run.recipe
     teachers, key = _teachers(run, request.teachers, loaded)
     corpus = gather(data, teachers[0], recipe, run.seed)
     course, key = _course(run, key, teachers, corpus)

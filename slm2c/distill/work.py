@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from slm2c import __version__
 from slm2c.distill.files import replace_file, writing
+from slm2c.errors import CompileError, Problem
 
 _KEY = "key.json"
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Around a run in the folder `work`, which is made. Raises CompileError if another run is in it."""
+    with writing(work):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with the process, however that ends
+        yield
+    except BlockingIOError:
+        remedy = "wait until that has ended, or choose another folder with -o"
+        raise CompileError(Problem(str(work), "", "is where another run is at work", remedy)) from None
+    finally:
+        os.close(lock)
 
 
 def stage(work: Path, name: str, *given: Any) -> tuple[Path, str]:

@@ -13,6 +13,7 @@ from slm2c.board import load_board
 from slm2c.distill import compress, export, refine
 from slm2c.distill.footprint import footprint
 from slm2c.distill.restore import restore
+from slm2c.distill.work import alone
 from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +103,22 @@ def test_a_budget_of_flash_is_met(given: Path, tmp_path: Path) -> None:
     assert min(steps[-1]["heads"]) >= 1
 
 
+def test_what_is_small_enough_stays_as_it_was(given: Path, tmp_path: Path) -> None:
+    assert run(given, tmp_path / "small", "--flash", str(flash(given) + 1000)) == 0
+    found = metrics(tmp_path / "small")
+    assert [step["step"] for step in found["steps"]] == ["as it was"]
+    assert restore(tmp_path / "small").student.shape == restore(given / "student").student.shape
+    assert found["student"]["accuracy_float"] == metrics(given / "student")["student"]["accuracy_float"]
+
+
+def test_two_runs_do_not_share_a_folder(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with alone(tmp_path / "small.work"):
+        assert run(given, tmp_path / "small", "--heads", "3") == 1
+    told = capsys.readouterr().err
+    assert f"'{tmp_path / 'small.work'}': is where another run is at work; wait" in told
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_board_that_is_too_small_is_made_to_do(given: Path, tmp_path: Path) -> None:
     text = (ROOT / "boards" / f"{BOARD}.toml").read_text()
     whole = flash(given)
@@ -172,7 +189,9 @@ def test_another_teacher_teaches(given: Path, tmp_path: Path) -> None:
     "more, expected",
     [
         ((), "nothing is to become smaller"),
-        (("--flash", "4000000"), "bytes already"),
+        (("--heads", "5"), "is 5, the student has 4; ask for fewer"),
+        (("--ffn", "97"), "is 97, the student has 96; ask for fewer"),
+        (("--heads", "1", "-o", "{given}/student"), "would be replaced; choose another folder with -o"),
         (("--layers", "3"), "is 3, the student has 2 layers"),
         (("--share", "3"), "is 3, the student has 2 layers"),
         (("--rank", "16"), "is 16, the table has 16 columns"),
@@ -195,7 +214,7 @@ def test_mistakes_are_told(
     assert not (tmp_path / "small").exists()
 
 
-@pytest.mark.parametrize("text", ["0%", "101%", "half", "-3", "1.5"])
+@pytest.mark.parametrize("text", ["0%", "101%", "half", "-3", "1.5", "9" * 5000])
 def test_shares_that_are_none(text: str, given: Path, tmp_path: Path) -> None:
     assert run(given, tmp_path / "small", "--heads", text) == 2
 

@@ -212,6 +212,14 @@ def test_cuts_of_a_student_are_compared_with_it(
     assert cli.invoke(args) == 0 and len(made) == 1
 
 
+@pytest.mark.parametrize("option", ["--latency", "--clock"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e-9", "x"])
+def test_no_number_is_none(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--board", "stm32f407", "--from", "x", "--train", "a.csv", "--valid", "a.csv", "-o", str(tmp_path / "o")]
+    assert cli.invoke(["fit", *args, option, value]) == 2
+    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "change, expected", [({}, "give --teacher"), ({"--from": "x", "--student": "y.toml"}, "is for new students")]
 )
