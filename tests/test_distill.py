@@ -96,6 +96,7 @@ def test_quick_is_less_of_everything() -> None:
     assert short.distil.epochs == 4 and short.fine_tune.epochs == 1 and short.teacher.epochs == 2
     assert short.student == full.student and short.distil.rate == full.distil.rate
     assert short.data.augmented < full.data.augmented
+    assert not any(max(phase.hidden) for phase in short.phases.values())
 
 
 # ---------------------------------------------------------------- sentences
