@@ -14,7 +14,7 @@ import click
 
 from slm2c import __version__, cli_training, console
 from slm2c.console import EXIT_FAILED, PATH, as_json, folder_argument, present, progress_bar
-from slm2c.errors import CompileError, Problem, printable
+from slm2c.errors import printable
 from slm2c.text import duration, table
 
 _BYTES = click.IntRange(min=1)
@@ -229,16 +229,15 @@ def eval(folder: Path, data: Path) -> None:
 
     And their agreement, on DATA.csv with the columns text and label. The report of DIR then shows it, too.
     """
-    from slm2c import evaluate, output, samples, show
+    from slm2c import evaluate, output, report, sentences, show
 
-    texts, labels = samples.read_texts(data)
-    if labels is None:
-        raise CompileError(Problem(str(data), "", "has no column `label`", "name the columns text,label"))
+    rows = sentences.read_labelled(data)
     built = output.read(folder)
+    report.read(folder)
     with progress_bar() as progress:
-        found = evaluate.evaluate(built, texts, labels, progress)
-    evaluate.keep(built, data.name, found)
+        found = evaluate.evaluate(built, [row.text for row in rows], [row.label for row in rows], progress)
     present(asdict(found), lambda: show.evaluation(found))
+    evaluate.keep(built, data.name, found)
 
 
 @cli.command(epilog='Example: slm2c run out "turn on the kitchen light"')

@@ -25,6 +25,7 @@ from slm2c.lower import Lowered, lower, sketch, target_of
 from slm2c.ops import TABLE
 from slm2c.passes import Fused, fuse
 from slm2c.quantize import FILE, Quantized, agreeing, output_sqnr, quantize
+from slm2c.sentences import read_texts
 from slm2c.tokenizer import Tokenizer, read_tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -288,7 +289,7 @@ def _calibration(path: Path | None, fused: Fused, tokenizer: Tokenizer | None) -
                 "give --tokenizer tokenizer.json, or an .npz file with the inputs as arrays",
             )
         )
-    return samples.from_texts(samples.read_texts(path)[0], tokenizer, fused.interface)
+    return samples.from_texts(read_texts(path), tokenizer, fused.interface)
 
 
 def macs(compiled: Compiled) -> int:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slm2c import evaluate, measure, output, samples, toolchain
+from slm2c import evaluate, measure, output, toolchain
 from slm2c.board import load_board
 from slm2c.build import build
 from slm2c.compile import Options, Progress
 from slm2c.errors import CompileError
 from slm2c.resources import data_dir
+from slm2c.sentences import read_texts
 from slm2c.summary import summary
 from slm2c.text import table
 
@@ -29,7 +30,7 @@ def run(out: Path, progress: Progress = lambda *_: None) -> dict[str, Any]:
     toolchain.host_cc()
     report = build(example, out, load_board(BOARD), Options(name="homecmd"), progress)
     built = output.read(out)
-    texts, _ = samples.read_texts(example / "commands.txt")
+    texts = read_texts(example / "commands.txt")
     progress("run", 0, 1)
     answers = evaluate.run_text(built, texts)
     commands = [

@@ -6,7 +6,6 @@ how many that are.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,31 +19,6 @@ from slm2c.folders import replaced
 from slm2c.ir import Array, Graph, Quant, Shape
 from slm2c.passes import Interface
 from slm2c.tokenizer import Tokenizer
-
-
-def read_texts(path: Path) -> tuple[list[str], list[str] | None]:
-    """(sentences, labels or None) of a text file, a line each, or of a CSV file with a header that names `text`.
-
-    Raises CompileError if the file cannot be read or holds no sentence.
-    """
-    try:
-        if path.suffix.lower() != ".csv":
-            texts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            labels = None
-        else:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.DictReader(file))
-            if not rows or "text" not in rows[0]:
-                raise CompileError(
-                    Problem(str(path), "", "has no column `text` in its first line", "name the columns text,label")
-                )
-            texts = [row["text"] or "" for row in rows]
-            labels = [row["label"] or "" for row in rows] if "label" in rows[0] else None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CompileError(Problem(str(path), "", f"cannot be read: {error}")) from error
-    if not texts:
-        raise CompileError(Problem(str(path), "", "holds no sentence"))
-    return texts, labels
 
 
 def from_texts(texts: Sequence[str], tokenizer: Tokenizer, interface: Interface) -> list[Sample]:

@@ -210,7 +210,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["validate", "EMPTY"], "is not the output of `slm2c build`"),
     (["validate", "BUILT", "--board", "moon"], "unknown board"),
     (["eval", "BUILT", "MISSING.csv"], "MISSING.csv"),
-    (["eval", "BUILT", "TEXT"], "has no column `label`"),
+    (["eval", "BUILT", "TEXT"], "has no column text and no column label"),
     (["eval", "BUILT", "DATA"], "does not answer text"),
     (["run", "EMPTY", "hello"], "is not the output of `slm2c build`"),
     (["run", "BUILT", "hello"], "does not answer text"),

@@ -12,6 +12,7 @@ from slm2c.distill import data
 from slm2c.distill.data import UNLABELLED, Sentences
 from slm2c.distill.recipe import Recipe, Shape, quick, read_recipe, to_toml
 from slm2c.errors import CompileError
+from slm2c.sentences import read_labelled
 
 # ---------------------------------------------------------------- the extra
 
@@ -121,7 +122,7 @@ def test_reading(tmp_path: Path) -> None:
 
 def test_columns_may_stand_anywhere(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeffid,label,text\n1,on,turn it on\n\n2,off,no more\n", "a.csv")
-    assert [(r.line, r.text, r.label) for r in data.read_labelled(path)] == [
+    assert [(r.line, r.text, r.label) for r in read_labelled(path)] == [
         (2, "turn it on", "on"),
         (4, "no more", "off"),
     ]
@@ -136,13 +137,15 @@ def test_validation_sentences_are_not_trained_on(tmp_path: Path) -> None:
     "train, valid, expected",
     [
         ("text,label\na b,x\nno label\n", "", "train.csv, line 3': has no label: no label; give it one"),
-        ("text,label\na b,x\n,y\n", "", "train.csv, line 3': has no text; remove it"),
+        ("text,label\na b,x\n,y\n", "", "train.csv, line 3': has no text: ,y; give it one"),
         (
             "text,label\nyes, do it,x\n",
             "",
             "line 2': has 3 fields, the header 2; put a text that holds commas in \"quot",
         ),
         ('text,label\n"two\nlines",x\nb,\n', "", "line 4': has no label"),
+        ('text,label\n"two\nlines",x\nb,\n', "", "line 3': has a text of several lines: two"),
+        ('text,label\n"not closed,x\nb,y\n', "", "is not CSV: unexpected end of data; put a text that holds"),
         ("sentence,label\na,x\n", "", "has no column text in its first line; its first line is: text,label"),
         ("", "", "has no column text and no column label"),
         ("text,label\n", "", "holds no sentence"),
@@ -160,7 +163,7 @@ def test_faulty_files(train: str, valid: str, expected: str, tmp_path: Path) -> 
 def test_every_faulty_line_is_named_up_to_five(tmp_path: Path) -> None:
     path = write(tmp_path, "text,label\n" + "broken\n" * 9, "a.csv")
     with pytest.raises(CompileError) as caught:
-        data.read_labelled(path)
+        read_labelled(path)
     assert len(caught.value.problems) == 5
 
 
@@ -169,7 +172,7 @@ def test_files_that_cannot_be_read(content: bytes | None, tmp_path: Path) -> Non
     if content:
         (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(CompileError, match="cannot be read"):
-        data.read_labelled(tmp_path / "a.csv")
+        read_labelled(tmp_path / "a.csv")
 
 
 # ---------------------------------------------------------------- augmentation

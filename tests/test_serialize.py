@@ -12,6 +12,7 @@ from slm2c.core import Builder
 from slm2c.errors import CompileError
 from slm2c.ir import Graph
 from slm2c.passes import Fused, fuse
+from slm2c.sentences import Row, read_labelled, read_texts
 from slm2c.serialize import load_graph, read_arrays, save_graph
 
 RNG = np.random.default_rng(0)
@@ -109,13 +110,14 @@ def test_an_array_file_names_what_it_lacks(tmp_path: Path) -> None:
 
 def test_texts_and_labels(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('text,label\n"one, two",x\nthree,y\n', encoding="utf-8")
-    assert samples.read_texts(tmp_path / "a.csv") == (["one, two", "three"], ["x", "y"])
+    assert read_labelled(tmp_path / "a.csv") == [Row(2, "one, two", "x"), Row(3, "three", "y")]
+    assert read_texts(tmp_path / "a.csv") == ["one, two", "three"]
     (tmp_path / "a.txt").write_text("one\n\n two \n", encoding="utf-8")
-    assert samples.read_texts(tmp_path / "a.txt") == (["one", "two"], None)
+    assert read_texts(tmp_path / "a.txt") == ["one", "two"]
     for name, content in (("b.csv", "sentence\nx\n"), ("c.txt", "\n"), ("d.csv", "")):
         (tmp_path / name).write_text(content, encoding="utf-8")
         with pytest.raises(CompileError):
-            samples.read_texts(tmp_path / name)
+            read_texts(tmp_path / name)
 
 
 def test_synthetic_samples_have_all_lengths() -> None:
@@ -191,6 +193,6 @@ def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
 
 def test_the_byte_order_mark_of_spreadsheets_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\r\none,x\r\n")
-    assert samples.read_texts(tmp_path / "a.csv") == (["one"], ["x"])
+    assert read_labelled(tmp_path / "a.csv") == [Row(2, "one", "x")]
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n")
-    assert samples.read_texts(tmp_path / "a.txt") == (["one"], None)
+    assert read_texts(tmp_path / "a.txt") == ["one"]

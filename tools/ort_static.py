@@ -20,7 +20,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from slm2c.samples import read_texts
+from slm2c.sentences import read_labelled
 from slm2c.tokenizer import read_tokenizer
 
 MASK_BY_HAND = -16.0
@@ -54,15 +54,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("data", type=Path)
     args = parser.parse_args()
-    texts, labels = read_texts(args.data)
-    assert labels is not None
+    rows = read_labelled(args.data)
     by_id = json.loads((args.folder / "config.json").read_text(encoding="utf-8"))["id2label"]
     names = [by_id[str(i)] for i in range(len(by_id))]
-    expected = np.array([names.index(x) for x in labels])
+    expected = np.array([names.index(row.label) for row in rows])
     tokenizer = read_tokenizer(args.folder / "tokenizer.json")
     feeds = []
-    for text in texts:
-        ids = tokenizer.encode(text, 32)
+    for row in rows:
+        ids = tokenizer.encode(row.text, 32)
         mask = (np.arange(32) < len(ids)).astype(np.int64)
         feeds.append(
             {"input_ids": np.pad(ids, (0, 32 - len(ids)))[None].astype(np.int64), "attention_mask": mask[None]}

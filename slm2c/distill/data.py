@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm2c import samples
 from slm2c.errors import CompileError, Problem
-from slm2c.text import shortened
+from slm2c.sentences import Row, read_labelled, read_texts
 
 UNLABELLED = -1
 _SHOWN = 5  # faulty lines of a file that an error names
@@ -80,11 +78,11 @@ def read_data(train: Path, valid: Path, unlabelled: Sequence[Path] = ()) -> Data
     others: list[str] = []
     dropped = len(rows) - len(kept)
     for path in unlabelled:
-        for text in samples.read_texts(path)[0]:
+        for text in read_texts(path):
             dropped += key(text) in judged_keys
-            if text.strip() and key(text) not in seen:
+            if key(text) not in seen:
                 seen.add(key(text))
-                others.append(text.strip())
+                others.append(text)
 
     def numbered(found: Iterable[Row]) -> Sentences:
         found = tuple(found)
@@ -96,59 +94,6 @@ def read_data(train: Path, valid: Path, unlabelled: Sequence[Path] = ()) -> Data
 def unlabelled_sentences(texts: Sequence[str]) -> Sentences:
     """`texts` as sentences without labels."""
     return Sentences(tuple(texts), (UNLABELLED,) * len(texts))
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a CSV file; `line` counts from 1, the header included."""
-
-    line: int
-    text: str
-    label: str
-
-
-def read_labelled(path: Path) -> list[Row]:
-    """The rows of a CSV file with the columns text and label; others are passed over.
-
-    Raises CompileError naming the first faulty lines.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CompileError(Problem(str(path), "", f"cannot be read: {error}")) from error
-    missing = [name for name in ("text", "label") if name not in header]
-    if missing:
-        fact = f"has no column {' and no column '.join(missing)} in its first line"
-        raise CompileError(Problem(str(path), "", fact, "its first line is: text,label"))
-    if not lines:
-        raise CompileError(Problem(str(path), "", "holds no sentence", "add lines: sentence,label"))
-    text, label = header.index("text"), header.index("label")
-    found, faults = [], []
-    for line, row in lines:
-        fault = _fault(row, len(header), text, label)
-        if fault:
-            faults.append(Problem(f"{path}, line {line}", "", *fault))
-        else:
-            found.append(Row(line, row[text].strip(), row[label].strip()))
-    if faults:
-        raise CompileError(faults[:_SHOWN])
-    return found
-
-
-def _fault(row: Sequence[str], columns: int, text: int, label: int) -> tuple[str, str] | None:
-    """(fact, remedy) for a line that cannot be used."""
-    if len(row) > columns:
-        return f"has {len(row)} fields, the header {columns}", 'put a text that holds commas in "quotes"'
-    if len(row) <= max(text, label) or not row[label].strip():
-        return f"has no label: {shortened(','.join(row), 40)}", "give it one, or move it to an --unlabelled file"
-    if not row[text].strip():
-        return "has no text", "remove it"
-    if "\0" in row[text] or "\0" in row[label]:
-        return "holds a zero byte, which ends strings in C", "remove it"
-    return None
 
 
 def key(text: str) -> str:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slm2c import cli, evaluate, output, samples
+from slm2c import cli, evaluate, output
 from slm2c.board import load_board
 from slm2c.distill import compress, export, refine
 from slm2c.distill.footprint import footprint
 from slm2c.distill.restore import restore
 from slm2c.distill.work import alone
+from slm2c.sentences import read_labelled
 from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,8 @@ def test_steps_follow_each_other_and_the_last_is_what_is_written(
     report = json.loads((out / "report.json").read_text())
     assert report["flash"]["blob_bytes"] == steps[-1]["flash"]
     assert report["sram"]["arena_bytes"] == steps[-1]["arena"]
-    texts, labels = samples.read_texts(given / "valid.csv")
+    rows = read_labelled(given / "valid.csv")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
     found = evaluate.evaluate(output.read(out), texts, labels)
     assert found.accuracy_c == pytest.approx(steps[-1]["accuracy_integer"])
     assert found.accuracy_float == pytest.approx(metrics(small)["student"]["accuracy_float"])

@@ -15,11 +15,12 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from slm2c import cli, evaluate, output, samples
+from slm2c import cli, evaluate, output
 from slm2c.distill import run
 from slm2c.distill.batches import predict
 from slm2c.distill.recipe import read_recipe
 from slm2c.distill.teacher import load_teacher
+from slm2c.sentences import read_labelled
 from tests.distill import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,8 @@ def test_what_it_leaves(student: Path, given: Path) -> None:
 def test_metrics_are_those_of_the_model_that_was_written(student: Path, given: Path) -> None:
     session = onnxruntime.InferenceSession(student / "model.onnx", providers=["CPUExecutionProvider"])
     pieces = Tokenizer.from_file(str(student / "tokenizer.json"))
-    texts, labels = samples.read_texts(given / "valid.csv")
+    rows = read_labelled(given / "valid.csv")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
     names = list(json.loads((student / "config.json").read_text())["id2label"].values())
     right = []
     for text, label in zip(texts, labels, strict=True):
@@ -113,7 +115,8 @@ def test_the_picture_names_the_best_epoch_and_the_teacher(student: Path) -> None
 
 def test_the_compiler_takes_it_and_says_the_same(student: Path, given: Path, tmp_path: Path, host_cc: str) -> None:
     assert cli.invoke(["build", str(student), "-o", str(tmp_path / "out"), "--board", "generic-m7-512k-4m"]) == 0
-    texts, labels = samples.read_texts(given / "valid.csv")
+    rows = read_labelled(given / "valid.csv")
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
     found = evaluate.evaluate(output.read(tmp_path / "out"), texts, labels)
     metrics = json.loads((student / "metrics.json").read_text())["student"]
     assert found.accuracy_c == pytest.approx(metrics["accuracy_integer"])
