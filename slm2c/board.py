@@ -219,7 +219,8 @@ def load_board(name_or_path: str | Path) -> Board:
         path = data_dir("boards") / f"{text}.toml"
         if text not in list_boards():
             remedy = f"known boards: {', '.join(list_boards())}; or give the path of a .toml file"
-            raise CompileError(Problem(text, "", "unknown board" + did_you_mean(text, list_boards()), remedy))
+            fact = "unknown board" + did_you_mean(text, list_boards()) if text else "no board has an empty name"
+            raise CompileError(Problem(text, "", fact, remedy))
     table = toml_file.load(path)
     if "name" in table:
         raise CompileError(Problem(str(path), "", "name: unknown key", "leave it out: the file's name is the board's"))

@@ -23,7 +23,7 @@ def require_flags(cc: str, board: Board) -> None:
     try:
         macros = dict(re.findall(r"^#define (\w+) (\w+)$", build(command), re.MULTILINE))
     except ToolError as error:
-        fact = f"flags: the compiler refuses {' '.join(board.flags)}: {complaint(error)}"
+        fact = f"flags: the compiler refuses {' '.join(board.flags)}: {error.complaint}"
         raise CompileError(Problem(board.name, "", fact, "correct them in the board's file")) from error
     if board.architecture == "riscv":
         found: dict[str, object] = {"dsp": False, "mve": False, "fpu": "__riscv_flen" in macros}
@@ -57,7 +57,7 @@ def blaming(board: Board) -> Iterator[None]:
     except ToolError as error:
         if is_ours(board):
             raise
-        fact = f"{error.fact}: {complaint(error)}; its flags: {' '.join(board.flags)}"
+        fact = f"{error.fact}: {error.complaint}; its flags: {' '.join(board.flags)}"
         remedy = "check memories, flags and emulator in the board's file; if they are right, report it as a bug"
         raise CompileError(Problem(board.name, "", fact, remedy)) from error
 
@@ -71,10 +71,3 @@ def is_ours(board: Board) -> bool:
     same = (ours.memory, ours.emulator, ours.cpu) == (memory, board.emulator, board.cpu)
     cores = {(x.cpu, x.flags, x.features) for x in map(load_board, list_boards())}
     return same and (board.cpu, board.flags, board.features) in cores
-
-
-def complaint(error: ToolError) -> str:
-    """The line of a tool's output that says what is wrong."""
-    lines = [line.strip() for line in error.output.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"error:|fatal:|undefined|overflowed|not found", line)]
-    return next(iter(telling or lines[-1:]), "it says nothing")

@@ -38,6 +38,7 @@ def build(
         found = _footprint(folder, compiled)
         firmware.write(folder, compiled, None if isinstance(found, str) else found.placement)
         renode.write_console(folder / firmware.FOLDER, board, compiled.name)
+        output.finish(folder, compiled)
         made.update(report.build(compiled, found))
         report.write(folder, made)
         report_html.write(folder, made)

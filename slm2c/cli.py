@@ -215,7 +215,7 @@ def renode(folder: Path, out: Path, board: str | None, count: int) -> None:
 
     with progress_bar() as progress:
         progress("build for Renode", 0, 1)
-        facts = validate.renode_folder(output.read(folder), out, load_board(board) if board else None, count)
+        facts = validate.renode_folder(output.read(folder), out, None if board is None else load_board(board), count)
     present(facts, lambda: show.renode(facts))
 
 
@@ -278,8 +278,9 @@ def report(folder: Path) -> None:
     from slm2c import report, report_html, summary
 
     facts = report.read(folder)
-    pictures = f"with pictures: {printable(str(folder / report_html.FILE))}"
-    present(facts, lambda: f"{summary.render(facts)}\n\n{pictures}")
+    html = folder / report_html.FILE
+    pictures = f"\n\nwith pictures: {printable(str(html))}" if html.is_file() else ""
+    present(facts, lambda: summary.render(facts) + pictures)
 
 
 @cli.command(name="flash-layout", epilog="Example: slm2c flash-layout out")
@@ -310,9 +311,9 @@ def boards(name: str | None) -> None:
     from slm2c import show
     from slm2c.board import list_boards, load_board
 
-    found = [load_board(x) for x in ([name] if name else list_boards())]
+    found = [load_board(x) for x in (list_boards() if name is None else [name])]
     facts = [{**asdict(b), "flash_bytes": b.flash_bytes, "ram_bytes": b.ram_bytes} for b in found]
-    if name:
+    if name is not None:
         present(facts[0], lambda: show.board(found[0]))
     else:
         present(facts, lambda: show.boards(found))

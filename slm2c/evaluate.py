@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slm2c import __version__, process, report, report_html, samples, toolchain, validate
+from slm2c import __version__, process, report, report_html, samples, seal, toolchain, validate
 from slm2c.calibrate import Sample
 from slm2c.compile import Progress
 from slm2c.emit import class_count
@@ -156,7 +156,7 @@ def keep(output: Output, source: str, found: Evaluation) -> None:
     """Put the figures into the folder's report. Raises CompileError if it has none, or cannot be written."""
     figures = {"source": source, **asdict(found)}
     del figures["worst"]
-    facts = report.signed(report.read(output.folder) | {"evaluation": figures})
+    facts = seal.signed(report.read(output.folder) | {"evaluation": figures})
     report.write(output.folder, facts)
     report_html.write(output.folder, facts)
 
@@ -188,19 +188,21 @@ def host_program(output: Output) -> Path:
     """
     folder, name = output.folder, output.name
     sources = [folder / "host" / "main.c", folder / f"{name}.c", *sorted((folder / "slm").glob("*.c"))]
+    key = hashlib.sha256(repr((__version__, toolchain.host_cc())).encode())
     try:
-        key = hashlib.sha256(repr((__version__, toolchain.host_cc())).encode())
-        for path in (*sources, folder / f"{name}.h", *sorted((folder / "slm").glob("*.h"))):
-            key.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
-        exe = folder / "build" / f"{name}_cli-{key.hexdigest()[:16]}"
-        if not exe.is_file():
-            exe.parent.mkdir(exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=exe.parent) as work:
-                built = toolchain.build_host(sources, Path(work, "cli"), includes=[folder, folder / "slm"])
-                os.replace(built, exe)
+        with seal.blaming(folder, output.files):
+            for path in (*sources, folder / f"{name}.h", *sorted((folder / "slm").glob("*.h"))):
+                key.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+            exe = folder / "build" / f"{name}_cli-{key.hexdigest()[:16]}"
+            if not exe.is_file():
+                exe.parent.mkdir(exist_ok=True)
+                with tempfile.TemporaryDirectory(dir=exe.parent) as work:
+                    built = toolchain.build_host(sources, Path(work, "cli"), includes=[folder, folder / "slm"])
+                    os.replace(built, exe)
     except OSError as error:
         reason = f"cannot be built: {error.strerror or error}"
-        raise CompileError(Problem(str(error.filename or folder), "", reason)) from error
+        remedy = "make the folder writable, or build to another"
+        raise CompileError(Problem(str(error.filename or folder), "", reason, remedy)) from error
     return exe
 
 

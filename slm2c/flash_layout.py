@@ -13,7 +13,7 @@ from elftools.elf.descriptions import describe_e_type
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from slm2c import blob, elf, toolchain
+from slm2c import blob, elf, seal, toolchain
 from slm2c.board import STACK_GUARD, Board, MemoryRegion
 from slm2c.errors import CompileError, Problem, printable
 from slm2c.firmware import FOLDER
@@ -77,7 +77,7 @@ def layout(output: Output, path: Path | None = None) -> Layout:
     """
     if path is not None:
         return read(path, output.board, path.name)
-    with scratch() as work:
+    with scratch() as work, seal.blaming(output.folder, output.files):
         made = toolchain.make_image(output.folder / FOLDER, output.board.architecture, work)
         return read(made / f"{output.name}.elf", output.board, f"{output.name}.elf")
 

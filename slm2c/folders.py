@@ -50,6 +50,9 @@ def require_replaceable(out: Path, mark: str = BUILT, sources: Iterable[Path | N
         raise CompileError(
             Problem(str(above), "", f"{fact}, so that {out.name} cannot lie there", "choose another folder with -o")
         )
+    if os.path.ismount(out.resolve()):
+        remedy = "name a folder below it with -o"
+        raise CompileError(Problem(str(out), "", "is where a disk is mounted, which cannot be replaced", remedy))
     if Path.cwd().is_relative_to(out.resolve()):
         fact = "is where this command runs, and its output would replace it"
         raise CompileError(Problem(str(out), "", fact, "name a folder below it with -o"))
@@ -103,7 +106,8 @@ def replaced(path: Path) -> Iterator[Path]:
             yield part
         os.replace(part, path)
     except OSError as error:
-        raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}")) from error
+        remedy = "make it and its folder writable, or name another"
+        raise CompileError(Problem(str(path), "", f"cannot be written: {error.strerror or error}", remedy)) from error
     finally:
         with suppress(OSError):
             part.unlink()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, emit, validate
+from slm2c import __version__, emit, seal, validate
 from slm2c.board import Board, board_from_table
 from slm2c.calibrate import Sample
 from slm2c.compile import Compiled
@@ -30,17 +30,21 @@ from slm2c.passes import Interface
 from slm2c.quantize import run_int
 from slm2c.serialize import load_graph, read_arrays, save_graph
 
+REFERENCE = "reference"
+"""Of an output folder: what Python reads."""
+
 _KEPT_SAMPLES = 64
 _CHECK_SAMPLES = 8  # for `make check` in the folder, which needs no Python
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output folder, read again. `outputs`: names and shapes in the ONNX file of the graphs' outputs, in their
-    order.
+    """An output folder, read again. `files`: their digests when they were built, by path; `outputs`: names and shapes
+    in the ONNX file of the graphs' outputs, in their order.
     """
 
     folder: Path
+    files: Mapping[str, str]
     name: str
     board: Board
     interface: Interface | None
@@ -53,9 +57,9 @@ class Output:
 
 
 def write(folder: Path, compiled: Compiled) -> None:
-    """Fill a new folder with everything but the report."""
+    """Fill a new folder with everything but firmware/, slm2c.json and the report."""
     emit.write(folder, compiled.name, compiled.lowered.emitted)
-    reference = folder / "reference"
+    reference = folder / REFERENCE
     reference.mkdir()
     save_graph(compiled.fused.graph, reference / "float")
     save_graph(compiled.lowered.program.graph, reference / "integer")
@@ -64,6 +68,10 @@ def write(folder: Path, compiled: Compiled) -> None:
     _write_outputs(folder / "test" / "outputs.bin", compiled.quantized.graph, compiled.samples[:_CHECK_SAMPLES])
     if compiled.tokenizer is not None:
         shutil.copyfile(compiled.tokenizer, reference / "tokenizer.json")
+
+
+def finish(folder: Path, compiled: Compiled) -> None:
+    """Say in slm2c.json what the folder holds, when everything but the report is there."""
     facts = {
         "slm2c": __version__,
         "name": compiled.name,
@@ -71,24 +79,27 @@ def write(folder: Path, compiled: Compiled) -> None:
         "labels": compiled.labels,
         "outputs": {port.name: port.shape for port in compiled.imported.outputs},
         "interface": None if compiled.fused.interface is None else asdict(compiled.fused.interface),
+        "files": seal.digests(folder),
     }
-    (folder / BUILT).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (folder / BUILT).write_text(json.dumps(seal.signed(facts), indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Output:
-    """Read an output folder. Raises CompileError if it is none, or if its reference is damaged or of another
-    version.
+    """Read an output folder. Raises CompileError if it is none, or of another version, or if slm2c.json or the
+    reference is not as it was written.
     """
+    facts = seal.read(folder, BUILT)
     try:
-        facts: Mapping[str, Any] = json.loads((folder / BUILT).read_text(encoding="utf-8"))
-        reference = folder / "reference"
-        interface = facts["interface"]
-        tokenizer = reference / "tokenizer.json"
-        board = board_from_table(facts["board"], str(folder / BUILT))
+        files, interface = facts["files"], facts["interface"]
+        reference = folder / REFERENCE
+        if damaged := seal.changes(folder, {name: files[name] for name in files if name.startswith(f"{REFERENCE}/")}):
+            raise CompileError(damaged)
+        tokenizer = f"{REFERENCE}/tokenizer.json"
         return Output(
             folder,
+            files,
             _checked_name(facts["name"]),
-            board,
+            board_from_table(facts["board"], str(folder / BUILT)),
             None
             if interface is None
             else Interface(
@@ -98,18 +109,12 @@ def read(folder: Path) -> Output:
             load_graph(reference / "integer"),
             {name: tuple(shape) for name, shape in facts["outputs"].items()},
             _load_samples(reference / "samples.npz"),
-            tokenizer if tokenizer.is_file() else None,
+            folder / tokenizer if tokenizer in files else None,
             None if facts["labels"] is None else tuple(facts["labels"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CompileError(
-            Problem(
-                str(folder),
-                "",
-                f"is not the output of `slm2c build`: {error}",
-                "name a folder that `slm2c build ... -o DIR` made",
-            )
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:  # written by somebody else, checksums and all
+        fact = f"is not what `slm2c build` writes: {error}"
+        raise CompileError(Problem(str(folder), "", fact, "build it again")) from error
 
 
 def _write_outputs(path: Path, graph: Graph, samples: Sequence[Sample]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from slm2c.folders import MORE_ROOM
 BUILD_TIMEOUT = 300.0
 """Seconds for one file. A generated file takes a few seconds with sanitizers on a slow machine."""
 
+_TELLING = re.compile(r"error:|fatal:|undefined|overflowed|not found|syntax error|No rule to make target")
+
 
 class ToolError(AssertionError):
     """A compiler refused what slm2c wrote, or a program did not end: our fault, in the tool's own words."""
@@ -31,6 +34,13 @@ class ToolError(AssertionError):
     def __init__(self, fact: str, command: Sequence[str], output: str) -> None:
         self.fact, self.command, self.output = fact, tuple(command), output
         super().__init__(f"{fact}\n$ {shlex.join(command)}\n{output}".rstrip())
+
+    @property
+    def complaint(self) -> str:
+        """The line of the tool's output that says what is wrong."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        telling = [line for line in lines if _TELLING.search(line) and "ld returned" not in line]
+        return next(iter(telling or lines[-1:]), "it says nothing")
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,16 @@ def _full_disk(command: Sequence[str], output: str) -> CompileError:
     """For a tool that found a disk full: that of what it was to write, if it says so, else that of its own files."""
     temporary, fact = tempfile.gettempdir(), f"is full: {os.strerror(errno.ENOSPC)}"
     for option, path in pairwise(command):
-        if option == "-o" and path in output and not Path(path).is_relative_to(temporary):
-            return CompileError(Problem(str(Path(path).parent), "", fact, "make room there"))
+        folder = Path(path).parent
+        if option == "-o" and path in output and not _within(folder, Path(temporary)):
+            return CompileError(Problem(str(folder), "", fact, "make room there"))
     return CompileError(Problem(temporary, "", fact, MORE_ROOM))
+
+
+def _within(folder: Path, other: Path) -> bool:
+    """Whether a folder lies in another, on the same disk."""
+    there = folder.is_relative_to(other)
+    return there and (not folder.exists() or folder.stat().st_dev == other.stat().st_dev)
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, timeout: float, stdin: bytes = b"") -> RunResult:

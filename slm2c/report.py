@@ -8,17 +8,15 @@ the first two are null, and the regions hold what is expected. The rest is the s
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slm2c import __version__, budget, costs, image, timing
+from slm2c import __version__, budget, costs, image, seal, timing
 from slm2c.board import Board
 from slm2c.compile import Compiled
-from slm2c.errors import CompileError, Problem
 from slm2c.folders import replaced
 from slm2c.ir import Graph
 from slm2c.lower import Schedule
@@ -83,13 +81,7 @@ def build(compiled: Compiled, measured: Footprint | str) -> dict[str, Any]:
         "memory": _memory(compiled),
         "measured": _measured(measured, compiled.name),
     }
-    return signed(facts)
-
-
-def signed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A report with the checksum of what it holds, by which `read` knows it."""
-    unsigned = {key: value for key, value in facts.items() if key != "checksum"}
-    return {**unsigned, "checksum": zlib.crc32(json.dumps(unsigned, sort_keys=True, allow_nan=False).encode())}
+    return seal.signed(facts)
 
 
 def write(folder: Path, report: Mapping[str, Any]) -> None:
@@ -99,21 +91,8 @@ def write(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """report.json of an output folder. Raises CompileError if it is none, of another version, or not as it was
-    written.
-    """
-    remedy = "name a folder that `slm2c build ... -o DIR` made"
-    try:
-        report: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        version = report["slm2c"]
-        if version != __version__:
-            raise ValueError(f"its report is of slm2c {version}, this is {__version__}")
-        if report != signed(report):
-            remedy = "build it again"
-            raise ValueError(f"{FILE} is damaged")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CompileError(Problem(str(folder), "", f"is not the output of `slm2c build`: {error}", remedy)) from error
-    return report
+    """report.json of an output folder. Raises CompileError as `seal.read`."""
+    return seal.read(folder, FILE)
 
 
 def _model(compiled: Compiled) -> dict[str, Any]:

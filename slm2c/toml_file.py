@@ -32,7 +32,7 @@ _SHORT.maxstring = _SHORT.maxother = 60
 def load(path: Path) -> dict[str, Any]:
     """The table of a TOML file. Raises CompileError if it cannot be read, or is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CompileError(Problem(str(path), "", f"cannot be read: {error.strerror}", "name a TOML file")) from error
     except RecursionError as error:
@@ -82,7 +82,8 @@ def _record(kind: Any, table: Mapping[str, Any], key: str, default: Any, found: 
     for name in given:
         if name not in types:
             fact = f"{prefix}{shown(name)[1:-1]}: unknown key{did_you_mean(name, types)}"
-            found.append((fact, f"known: {', '.join(types)}"))
+            free = [x for x in types if x not in given]
+            found.append((fact, f"there are, besides: {', '.join(free)}" if free else "remove it"))
     values = {}
     for field in fields(kind):
         name, of = field.name, types[field.name]

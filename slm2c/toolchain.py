@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slm2c.board import STACK_GUARD, Architecture, Board, Placement
-from slm2c.board_tools import complaint, require_flags
+from slm2c.board_tools import require_flags
 from slm2c.errors import CompileError, Problem
 from slm2c.process import RunResult, ToolError, build, child, expect_success, run
 from slm2c.resources import data_dir, templates
@@ -179,7 +179,7 @@ def make_image(folder: Path, architecture: Architecture, work: Path) -> Path:
         )
     except ToolError as error:
         remedy = "`make` there shows why; `slm2c build` makes the folder anew"
-        raise CompileError(Problem(str(folder), "", f"does not build: {complaint(error)}", remedy)) from error
+        raise CompileError(Problem(str(folder), "", f"does not build: {error.complaint}", remedy)) from error
     return mirror / "build"
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slm2c import fixedpoint, process, renode, samples, toolchain
+from slm2c import fixedpoint, process, renode, samples, seal, toolchain
 from slm2c.board import Board, emulated, load_board
 from slm2c.board_tools import blaming
 from slm2c.calibrate import Sample
@@ -86,7 +86,11 @@ def ladder(
     """
     skipped: dict[str, str] = {}
     names = dict.fromkeys(on or ("host", "qemu"))
-    targets = [load_board(name) for name in boards] or [output.board]
+    targets = [load_board(name) for name in dict.fromkeys(boards)] or [output.board]
+    if boards and not {"qemu", "renode"} & set(names):
+        raise CompileError(
+            Problem("--board", "", f"says nothing to {', '.join(names)}", "add --on qemu, or leave it out")
+        )
     common = (output.folder, output.name, output.graph, choose_samples(output, count))
     rungs: list[Rung] = []
     for name in names:
@@ -99,7 +103,7 @@ def ladder(
             continue
         for what, climb in climbs:
             progress(f"validate on {what}", 0, 1)
-            rungs.append(_in_folder(climb))
+            rungs.append(_in_folder(output, climb))
     return Ladder(tuple(rungs), skipped)
 
 
@@ -133,12 +137,12 @@ def _emulated(board: Board) -> Board:
     return found
 
 
-def _in_folder(climb: Callable[[Path], Rung]) -> Rung:
+def _in_folder(output: Output, climb: Callable[[Path], Rung]) -> Rung:
     """A rung in a temporary folder, which stays if something differs, or if an error names it."""
     work = Path(tempfile.mkdtemp(prefix="slm2c-"))
     keep = False
     try:
-        with room_in(tempfile.gettempdir(), MORE_ROOM):
+        with room_in(tempfile.gettempdir(), MORE_ROOM), seal.blaming(output.folder, output.files):
             rung = climb(work)
         keep = rung.mismatches > 0
         return replace(rung, kept=str(work)) if keep else rung
@@ -239,7 +243,10 @@ def renode_folder(output: Output, out: Path, board: Board | None, count: int) ->
         version = None
 
     def fill(folder: Path) -> None:
-        write_renode(output.folder, output.name, output.graph, choose_samples(output, count), folder, board, version)
+        with seal.blaming(output.folder, output.files):
+            write_renode(
+                output.folder, output.name, output.graph, choose_samples(output, count), folder, board, version
+            )
         shutil.rmtree(folder / f"{renode.IMAGE}.build")
 
     replace_folder(out, fill, mark=renode.SCRIPT)

@@ -65,6 +65,7 @@ def compile_into(folder: Path, model: onnx.ModelProto | Path, name: str, **optio
     compiled = compile_model(model, load_board("generic-m7-512k-4m"), Options(name=name, **options))
     (folder / name).mkdir()
     output.write(folder / name, compiled)
+    output.finish(folder / name, compiled)
     return Built(compiled, output.read(folder / name))
 
 

@@ -40,6 +40,7 @@ class Images:
             compiled = replace(self.models[model].compiled, board=board)
             output.write(path, compiled)
             firmware.write(path, compiled, None)
+            output.finish(path, compiled)
         return path
 
     def built(self, board: str | Board, model: str = "text") -> Path:

@@ -23,7 +23,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from slm2c import board, cli, console, folders, toolchain
+from slm2c import __version__, board, cli, console, folders, seal, toolchain
 from slm2c.resources import data_dir
 
 BOARD = "generic-m7-512k-4m"
@@ -398,8 +398,66 @@ def test_a_folder_whose_c_was_broken_shows_the_compiler_s_words(built: Path, tmp
     shutil.copytree(built, folder)
     (folder / "tiny.c").write_text("#error edited by hand\n")
     code, _, err = call("validate", folder, "--on", "host")
-    assert code == console.EXIT_BUG
-    assert "edited by hand" in err
+    assert code == 1 and "edited by hand" in err and "Traceback" not in err
+    assert f"'{folder / 'tiny.c'}': is not what the build wrote; build it again" in err
+
+
+def test_c_that_does_not_compile_as_it_was_written_is_a_bug(built: Path, tmp_path: Path, call: Call) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(built, folder)
+    (folder / "tiny.c").write_text("#error written so\n")
+    seal_again(folder)
+    code, _, err = call("validate", folder, "--on", "host")
+    assert code == console.EXIT_BUG and "written so" in err
+
+
+def seal_again(folder: Path) -> None:
+    """As if the build had written what is there now."""
+    path = folder / "slm2c.json"
+    facts = json.loads(path.read_text())
+    facts["files"] = {name: digest for name, digest in seal.digests(folder).items() if name in facts["files"]}
+    path.write_text(json.dumps(seal.signed(facts)))
+
+
+@pytest.mark.parametrize(
+    "lost, args, expected",
+    [
+        ("slm2c.json", ["run", "--input", "X", "--output", "Y"], "has no slm2c.json, so it is not the output of"),
+        ("reference/integer.json", ["validate", "--on", "host"], "reference/integer.json': is missing; build it"),
+        ("tiny_blob.bin", ["validate", "--on", "host"], "tiny_blob.bin': is missing; build it again"),
+        ("tiny_blob.bin", ["run", "--input", "X", "--output", "Y"], "tiny_blob.bin: cannot be read; build it again"),
+        ("tiny.h", ["run", "--input", "X", "--output", "Y"], "tiny.h': is missing; build it again"),
+        ("host/main.c", ["run", "--input", "X", "--output", "Y"], "main.c': is missing; build it again"),
+        ("test/validate.c", ["validate", "--on", "host"], "validate.c': is missing; build it again"),
+        ("slm/slm_linear.c", ["validate", "--on", "host"], "slm_linear.c': is missing; build it again"),
+        ("report.json", ["report"], "has lost report.json; build it again"),
+        ("report.html", ["report"], ""),
+    ],
+)
+def test_a_file_that_is_lost_is_named(
+    lost: str, args: list[str], expected: str, built: Path, tmp_path: Path, call: Call
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(built, folder)
+    (folder / lost).unlink()
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 12), np.float32))
+    files = {"X": tmp_path / "x.npz", "Y": tmp_path / "y.npz"}
+    code, out, err = call(args[0], folder, *(files.get(arg, arg) for arg in args[1:]))
+    assert code == bool(expected) and expected in err and "Traceback" not in err
+    assert "report.html" not in out and not (tmp_path / "y.npz").exists()
+
+
+@pytest.mark.parametrize("name", ["slm2c.json", "report.json"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"slm2c": "0.0.0"}'])
+def test_facts_that_are_not_as_they_were_written(
+    name: str, content: str, built: Path, tmp_path: Path, call: Call
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(built, folder)
+    (folder / name).write_text(content)
+    code, _, err = call("report" if name == "report.json" else "validate", folder)
+    expected = f"is of slm2c 0.0.0, this is {__version__}; build it" if "0.0.0" in content else f"{name}': is damaged: "
+    assert code == 1 and expected in err
 
 
 def test_validate_names_what_differs(built: Path, tmp_path: Path, call: Call) -> None:
@@ -409,6 +467,9 @@ def test_validate_names_what_differs(built: Path, tmp_path: Path, call: Call) ->
     with np.load(folder / "reference" / "integer.npz") as arrays:
         changed = {k: v + (v.dtype == np.int32 and v.shape == (5,)) * 1000 for k, v in arrays.items()}
     np.savez(folder / "reference" / "integer.npz", **changed)
+    code, _, err = call("validate", folder, "--on", "host")
+    assert code == 1 and "integer.npz': is not what the build wrote; build it again" in err
+    seal_again(folder)
     code, out, _ = call("validate", folder, "--on", "host", "--samples", "3", "--json")
     first = json.loads(out)["rungs"][0]["first"]
     assert code == 1 and not json.loads(out)["ok"] and (first["sample"], first["node"]) == (0, "second")
@@ -428,7 +489,7 @@ def test_damaged_blob(built: Path, tmp_path: Path, call: Call) -> None:
         ["run", folder, "--input", tmp_path / "x.npz", "--output", "y.npz"],
     ):
         code, _, err = call(*args)
-        assert code == 1 and "damaged" in err.lower() and len(err.splitlines()) == 1, err
+        assert code == 1 and "damaged" in err.splitlines()[0].lower(), err
 
 
 def test_run_on_arrays(built: Path, model: Path, tmp_path: Path, call: Call) -> None:
@@ -643,7 +704,7 @@ def test_full_stdout(args: list[str]) -> None:
     full_disk = (
         "'standard output': cannot be written: No space left on device" if args[0] == "boards" else "No space left"
     )
-    assert full_disk in done.stderr or "'nowhere': is not the output" in done.stderr
+    assert full_disk in done.stderr or "'nowhere': has no report.json" in done.stderr
 
 
 def test_closed_stdout_is_no_bug() -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from slm2c import output
+from slm2c import output, seal
 from slm2c.board import load_board
 from slm2c.compile import Options, compile_model
 from slm2c.errors import CompileError
@@ -131,7 +131,7 @@ def test_only_the_tokenizer_s_padding_may_decide_what_is_masked(tmp_path: Path, 
 
 
 def test_an_output_folder_names_no_path(tmp_path: Path) -> None:
-    facts = {"name": "../../x", "interface": None, "board": asdict(BOARD), "labels": None}
-    (tmp_path / "slm2c.json").write_text(json.dumps(facts), encoding="utf-8")
-    with pytest.raises(CompileError, match="is not the output"):
+    facts = {"files": {}, "name": "../../x", "interface": None, "board": asdict(BOARD), "labels": None}
+    (tmp_path / "slm2c.json").write_text(json.dumps(seal.signed(facts)), encoding="utf-8")
+    with pytest.raises(CompileError, match="is no name of a model"):
         output.read(tmp_path)

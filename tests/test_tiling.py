@@ -49,7 +49,9 @@ def folder_of(compiled: Compiled, tiling: Tiling, target: Target, folder: Path) 
     emitted = emit(program, plan, compiled.fused.interface, Texts(), compiled.name, False)
     chosen = replace(compiled.lowered.chosen, program=program, plan=plan, arena_bytes=emitted.arena_bytes)
     folder.mkdir()
-    output.write(folder, replace(compiled, lowered=lower.Lowered(chosen, chosen, emitted, Texts())))
+    tiled = replace(compiled, lowered=lower.Lowered(chosen, chosen, emitted, Texts()))
+    output.write(folder, tiled)
+    output.finish(folder, tiled)
     return folder, [loop.index for loop in program.loops]
 
 
@@ -253,6 +255,7 @@ def test_a_long_text_is_exact_on_the_emulated_board(tmp_path: Path) -> None:
     assert compiled.lowered.chosen.tiling == Tiling(64, 2)
     (tmp_path / "out").mkdir()
     output.write(tmp_path / "out", compiled)
+    output.finish(tmp_path / "out", compiled)
     built = output.read(tmp_path / "out")
     ids = np.random.default_rng(0).integers(0, 100, 512)
     sample = dict.fromkeys(built.float_graph.inputs, ids)
