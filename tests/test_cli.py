@@ -429,7 +429,7 @@ def seal_again(folder: Path) -> None:
         ("tiny.h", ["run", "--input", "X", "--output", "Y"], "tiny.h': is missing; build it again"),
         ("host/main.c", ["run", "--input", "X", "--output", "Y"], "main.c': is missing; build it again"),
         ("test/validate.c", ["validate", "--on", "host"], "validate.c': is missing; build it again"),
-        ("slm/slm_linear.c", ["validate", "--on", "host"], "slm_linear.c': is missing; build it again"),
+        ("slm/slm.h", ["validate", "--on", "host"], "slm.h': is missing; build it again"),
         ("report.json", ["report"], "has lost report.json; build it again"),
         ("report.html", ["report"], ""),
     ],
