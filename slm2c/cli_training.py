@@ -139,7 +139,7 @@ def compress(board: str, **given: Any) -> None:
     with progress_bar() as progress:
         facts = compression.compress(request, progress)
     seconds = time.monotonic() - start
-    present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, seconds))
+    present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, board, seconds))
 
 
 @click.command(
