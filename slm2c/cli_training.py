@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from slm2c.console import PATH, as_json, present, progress_bar
 
@@ -139,7 +140,7 @@ def compress(board: str, **given: Any) -> None:
     with progress_bar() as progress:
         facts = compression.compress(request, progress)
     seconds = time.monotonic() - start
-    present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, seconds))
+    present({"output": str(request.out), **facts}, lambda: show.compressed(request.out, facts, board, seconds))
 
 
 @click.command(
@@ -204,6 +205,8 @@ def fit(
         raise click.UsageError("give --teacher for new students, or --from for cuts of one")
     if student and recipe:
         raise click.UsageError("--student is for new students; cuts are trained by the recipe in the folder of --from")
+    if not student and click.get_current_context().get_parameter_source("epochs") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--epochs is for cuts (--from); new students are trained by the recipe of --student")
     from slm2c.board import load_board
     from slm2c.distill import recipe as recipes
     from slm2c.distill import require_extra

@@ -136,8 +136,8 @@ def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"
 
 
-def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
-    """What `slm2c compress` made, step by step."""
+def compressed(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) -> str:
+    """What `slm2c compress` made, step by step; `board` as the user named it."""
     header = ("step", "layers", "heads", "FFN", "rank", "flash", "saved", "arena", "instructions", "float", "integers")
     rows = [
         (
@@ -157,7 +157,7 @@ def compressed(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     ]
     there = shlex.quote(printable(str(folder)))
     hints = [
-        (f"slm2c build {there} -o out --board {facts['board']}", "compile it"),
+        (f"slm2c build {there} -o out --board {shlex.quote(printable(board))}", "compile it"),
         (f"slm2c compress {there} ...", "make it smaller still"),
     ]
     head = f"for {printable(facts['board'])}, right on {facts['sentences']['valid']:,} validation sentences:"

@@ -214,3 +214,28 @@ def test_altered_sentences_keep_a_word() -> None:
 def test_the_same_sentence() -> None:
     assert data.key("Turn it ON, please!") == data.key("turn it on please") != data.key("don't")
     assert data.key("Größe") == "größe"
+    assert data.key("“Send an e-mail”, now…") == data.key("send an e mail now!") and data.key("हाँ।") == data.key("हाँ")
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("\N{SNOWMAN}", "\N{WHITE SMILING FACE}"),
+        ("volume +", "volume -"),
+        ("play C#", "play C++"),
+        ("कल", "कुल"),
+        ("?", "..."),
+    ],
+)
+def test_sentences_that_a_sign_tells_apart(one: str, other: str, tmp_path: Path) -> None:
+    assert data.key(one) and data.key(other) and data.key(one) != data.key(other)
+    train = write(tmp_path, f"text,label\n{one},a\nx,b\n", "train.csv")
+    assert data.read_data(train, write(tmp_path, f"text,label\n{other},a\n", "valid.csv")).left_out == 0
+
+
+def test_labels_are_numbered_as_a_student_has_them(tmp_path: Path) -> None:
+    train = write(tmp_path, "text,label\non,a\noff,b\nask,c\n", "train.csv")
+    found = data.read_data(train, write(tmp_path, "text,label\nis it,c\n", "valid.csv"))
+    other = data.as_student(found, ("b", "c", "a"), train)
+    assert other.names == ("b", "c", "a") and other.train.labels == (2, 0, 1) and other.valid.labels == (1,)
+    assert data.as_student(found, ("a", "b", "c"), train) == found

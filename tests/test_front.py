@@ -93,6 +93,10 @@ def test_cuts_of_a_small_student_are_none_of_it_and_no_two_alike() -> None:
     assert len(set(shapes)) == len(shapes) and all(_faultless(shape) for shape in shapes)
     assert replace(whole, ffn=(16, 16)) not in shapes
     assert list(found) == ["heads80", "layers1", "rank8", "heads75-rank8", "layers1-rank8"]
+    both = proposals.cuts(Shape(layers=3, hidden=16, heads=4, ffn=32, share=2))  # layers 1 and 2 have the same heads
+    assert both["heads80"][1].heads == (3, 3, 3) and both["heads50-ffn25"][1].heads == (2, 2, 2)
+    assert "heads80" not in proposals.cuts(Shape(layers=2, hidden=8, heads=2, ffn=32, share=2))
+    assert proposals.cuts(Shape(layers=1, hidden=8, heads=1, ffn=8)) == {}
     shared = proposals.cuts(replace(Shape(), share=2, rank=32))
     assert all(shape.layers == 6 and cut.rank in (0, 32) for cut, shape in shared.values())
     assert not any("rank64" in name for name in shared)

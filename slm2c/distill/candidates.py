@@ -17,12 +17,13 @@ from tokenizers import Tokenizer
 from slm2c.board import Board
 from slm2c.compile import Progress
 from slm2c.distill import compress, export, integer, parts, proposals, run, vocabulary
-from slm2c.distill.data import Data
+from slm2c.distill.data import Data, as_student
 from slm2c.distill.recipe import Recipe, Shape
 from slm2c.distill.restore import restore
 from slm2c.distill.teacher import load_teacher
 from slm2c.distill.tune import tuned
 from slm2c.distill.work import digest, files_digest, stage
+from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder
 
 WHOLE = "whole"
@@ -73,8 +74,13 @@ class FromTeacher:
         return (self.teacher,)
 
     def proposals(self, task: Task) -> list[Proposal]:
-        """Raises CompileError for a folder that holds no teacher."""
+        """Those whose vocabulary can be made. Raises CompileError for a folder that holds no teacher, for a recipe that
+        pairs layers, and if there are none.
+        """
         recipe, data = self.recipe, task.data
+        if recipe.training.map:
+            fact, remedy = "pairs layers of a student of one depth, and fit tries several", "leave it out"
+            raise CompileError(Problem("training.map", "", fact, f"{remedy}: `matched` of them are spread evenly"))
         teacher = load_teacher(self.teacher, data.names, recipe.student.tokens)
         tuning = (recipe.teacher, recipe.student.tokens, recipe.training)
         key = digest(data, *tuning, self.seed, files_digest(self.teacher))
@@ -103,7 +109,15 @@ class FromTeacher:
 
             return Proposal(name, proposals.words(shape), shape, pieces(shape.vocabulary), (key, chosen), make)
 
-        return [proposal(name, shape) for name, shape in proposals.shapes(recipe.student).items()]
+        found, problems = list[Proposal](), list[Problem]()
+        for name, shape in proposals.shapes(recipe.student).items():
+            try:
+                found.append(proposal(name, shape))
+            except CompileError as error:  # a vocabulary smaller than the characters of the sentences
+                problems += error.problems
+        if not found:
+            raise CompileError(problems[0])
+        return found
 
 
 @dataclass(frozen=True)
@@ -126,11 +140,16 @@ class FromStudent:
         return (self.student,) if self.teacher is None else (self.student, self.teacher)
 
     def proposals(self, task: Task) -> list[Proposal]:
-        """The whole student first. Raises CompileError for a folder that holds no student."""
+        """The whole student first. Raises CompileError for a folder that holds no student, for labels that are not the
+        student's, and for a teacher that does not know them.
+        """
         found = restore(self.student)
         whole, pieces = found.student.shape, found.pieces
+        data = as_student(task.data, found.student.labels, task.train)
+        if self.teacher:
+            compress.load_judge(self.teacher, data.names, whole.tokens)
         teacher = files_digest(self.teacher) if self.teacher else ""
-        key = digest(task.data, self.seed, files_digest(self.student, _FILES), teacher)
+        key = digest(data, self.seed, files_digest(self.student, _FILES), teacher)
 
         def proposal(name: str, cut: proposals.Cut, shape: Shape) -> Proposal:
             def make(out: Path, progress: Progress) -> None:
@@ -153,7 +172,7 @@ class FromStudent:
             return Proposal(name, name.replace("-", ", "), shape, pieces, (key, asdict(cut), self.epochs), make)
 
         def copy(out: Path, progress: Progress) -> None:
-            _copied(self.student, task.data, out, progress)
+            _copied(self.student, data, out, progress)
 
         first = Proposal(WHOLE, "the whole student", whole, pieces, (key,), copy, given=True)
         return [first, *(proposal(name, *cut) for name, cut in proposals.cuts(whole).items())]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from slm2c.board import Board
 from slm2c.compile import Progress
 from slm2c.distill import choose, export, shrink
 from slm2c.distill.batches import encode, predict
-from slm2c.distill.data import UNLABELLED, Data, Sentences, augmented, key, read_data
+from slm2c.distill.data import UNLABELLED, Data, Sentences, as_student, augmented, key, read_data
 from slm2c.distill.files import reading, replace_file, save_tensors
 from slm2c.distill.footprint import Footprint, footprint
 from slm2c.distill.importance import Gates, importance
@@ -35,7 +34,7 @@ from slm2c.distill.restore import Restored, restore
 from slm2c.distill.squeeze import Squeeze
 from slm2c.distill.student import Course, Student, judge, read_all
 from slm2c.distill.targets import Targets
-from slm2c.distill.teacher import load_teacher
+from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.vocabulary import neighbours
 from slm2c.distill.work import alone, files_digest, stage
 from slm2c.errors import CompileError, Problem
@@ -96,7 +95,8 @@ class _Work:
     @property
     def squeeze(self) -> Squeeze:
         """What cuts to a budget."""
-        return Squeeze(self.footprint, self.importance, self.request.rank is not None)
+        wish = "--flash" if self.request.flash is not None else self.request.board.name
+        return Squeeze(self.footprint, self.importance, self.request.rank is not None, wish)
 
     def footprint(self, student: Student) -> Footprint:
         """Of a student as it is, without calibration."""
@@ -115,7 +115,7 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     _require_wishes(request)
     restored = restore(request.student)
     _require_sense(request, restored.student)
-    data = _data(request, restored.student.labels)
+    data = as_student(read_data(request.train, request.valid), restored.student.labels, request.train)
     out = request.out.resolve()
     folder = out.parent / f"{out.name}.work"
     with alone(folder):
@@ -136,8 +136,7 @@ def _made(request: Request, restored: Restored, data: Data, folder: Path, progre
     metrics["steps"] = [dict(x.facts) for x in made]
 
     def fill(new: Path) -> None:
-        for path in last.folder.iterdir():
-            shutil.copyfile(path, new / path.name)
+        export.write_model(last.student, work.run.pieces, work.run.calibration, new)
         recipe = replace(restored.recipe, student=last.student.shape)
         export.write_records(recipe, metrics, _history(made), new)
 
@@ -179,16 +178,13 @@ def _require_sense(request: Request, student: Student) -> None:
         raise CompileError(Problem(name, "", fact, remedy) for name, fact, remedy in faults)
 
 
-def _data(request: Request, labels: Sequence[str]) -> Data:
-    """The sentences. Raises CompileError if their labels are not the student's."""
-    data = read_data(request.train, request.valid)
-    strange, absent = sorted(set(data.names) - set(labels)), sorted(set(labels) - set(data.names))
-    if strange or absent:
-        of_file = f"has the label {strange[0]!r}, which the student has not" if strange else ""
-        of_student = f"has no sentence of {absent[0]!r}, which the student has"
-        remedy = "give the sentences that the student learned from"
-        raise CompileError(Problem(str(request.train), "", of_file or of_student, remedy))
-    return data
+def load_judge(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
+    """The teacher of a fine-tune. Raises CompileError if it does not know the labels."""
+    found = load_teacher(folder, labels, tokens)
+    if not found.tuned:
+        fact, remedy = "does not know the labels", "give the one that `slm2c distill` left: *.work/teacher-1/model"
+        raise CompileError(Problem(str(folder), "", fact, remedy))
+    return found
 
 
 def _prepared(
@@ -232,10 +228,7 @@ def _taught(
     teacher: Any = restored.student
     pieces, tokens = restored.pieces, restored.recipe.student.tokens
     if request.teacher is not None:
-        loaded = load_teacher(request.teacher, data.names, tokens)
-        if not loaded.tuned:
-            fact, remedy = "does not know the labels", "give the one that `slm2c distill` left: *.work/teacher-1/model"
-            raise CompileError(Problem(str(request.teacher), "", fact, remedy))
+        loaded = load_judge(request.teacher, data.names, tokens)
         teacher, pieces = loaded.model.eval(), loaded.tokenizer
     kept = at / "answers.pt"
     if not kept.is_file():
@@ -246,7 +239,10 @@ def _taught(
     answers = predict(teacher, [e.ids for e in encode(pieces, data.valid.texts, tokens)])
     accuracy = judge(answers, data.valid.labels)[1]["valid_accuracy"]
     with reading(kept):
-        return torch.load(kept, weights_only=True), accuracy
+        found, shape = torch.load(kept, weights_only=True), (len(sentences), len(data.names))
+        if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+            raise ValueError(f"it does not hold {shape[0]:,} answers of {shape[1]} labels")
+    return found, accuracy
 
 
 def _pool(restored: Restored, data: Data, seed: int) -> Sentences:

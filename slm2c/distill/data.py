@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slm2c.errors import CompileError, Problem
 from slm2c.sentences import Row, read_labelled, read_texts
 
 UNLABELLED = -1
+_PUNCTUATION = re.compile(r"""[.,;:!?…¿¡"“”„«»()\[\]{}、。，！？；：।]|(?<=\w)[-–—](?=\w)""")
 _SHOWN = 5  # faulty lines of a file that an error names
 
 
@@ -36,7 +37,8 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Data:
-    """What the user gives. `names` of the labels are sorted; their positions are the labels' numbers.
+    """What the user gives. `names` of the labels are sorted, or as a student has them (`as_student`); their positions
+    are the labels' numbers.
 
     `left_out`: training and unlabelled sentences that the validation file has, too: to train on them would make its
     figures worthless.
@@ -91,14 +93,35 @@ def read_data(train: Path, valid: Path, unlabelled: Sequence[Path] = ()) -> Data
     return Data(names, numbered(kept), numbered(judged), unlabelled_sentences(others), dropped)
 
 
+def as_student(data: Data, labels: Sequence[str], train: Path) -> Data:
+    """The data with the numbers that a student gives to the labels; `train` is the file that they are from.
+
+    Raises CompileError if the student's labels are others.
+    """
+    strange, absent = sorted(set(data.names) - set(labels)), sorted(set(labels) - set(data.names))
+    if strange or absent:
+        of_file = f"has the label {strange[0]!r}, which the student has not" if strange else ""
+        fact = of_file or f"has no sentence of {absent[0]!r}, which the student has"
+        raise CompileError(Problem(str(train), "", fact, "give the sentences that the student learned from"))
+    number = [labels.index(name) for name in data.names]
+
+    def numbered(found: Sentences) -> Sentences:
+        return replace(found, labels=tuple(number[label] for label in found.labels))
+
+    return Data(tuple(labels), numbered(data.train), numbered(data.valid), data.unlabelled, data.left_out)
+
+
 def unlabelled_sentences(texts: Sequence[str]) -> Sentences:
     """`texts` as sentences without labels."""
     return Sentences(tuple(texts), (UNLABELLED,) * len(texts))
 
 
 def key(text: str) -> str:
-    """What counts as the same sentence: letters, digits and apostrophes, in lower case."""
-    return " ".join(re.sub(r"[^\w']+", " ", text.lower()).split())
+    """What counts as the same sentence: its words in lower case, without what sentences are punctuated by, unless there
+    is nothing else. What tells commands apart stays: +, -, #, emoji, signs of vowels.
+    """
+    folded = text.lower()
+    return " ".join(_PUNCTUATION.sub(" ", folded).split()) or " ".join(folded.split())
 
 
 def augmented(

@@ -86,10 +86,10 @@ def fit(request: Request, progress: Progress = lambda *_: None) -> dict[str, Any
     found = request.around.proposals(Task(request.train, request.valid, data, request.out))
     predicted = _predicted(found, data.names, limits, progress)
     found = sorted(found, key=lambda p: -predicted[p.name].instructions)
-    fitting = [p for p in found if not p.given and not limits.faults(predicted[p.name])]
+    fitting = [p for p in found if not limits.faults(predicted[p.name])]
     if not fitting:
         raise CompileError(_hopeless(found, predicted, limits))
-    chosen = [*(p for p in found if p.given), *proposals.spread(fitting, request.tries)]
+    chosen = [*(p for p in found if p.given), *proposals.spread([p for p in fitting if not p.given], request.tries)]
     names = {p.name for p in chosen}
     facts: dict[str, Any] = {
         "slm2c": __version__,

@@ -109,13 +109,15 @@ def cuts(whole: Shape) -> dict[str, tuple[Cut, Shape]]:
 
 def _left(whole: Shape, cut: Cut) -> Shape:
     """A shape with as many heads and columns as a cut leaves, the same in each layer as far as that goes."""
-    heads, ffn, grain = whole.heads_of[: cut.layers], whole.ffn_of[: cut.layers], GRAIN["columns"]
-    count = max(cut.layers, round(cut.heads * sum(heads)))
+    ffn, grain = whole.ffn_of[: cut.layers], GRAIN["columns"]
+    own = [i for i in range(cut.layers) if whole.source(i) == i]  # layers with weights of their own
+    count = max(len(own), round(cut.heads * sum(whole.heads_of[i] for i in own)))
+    least, more = divmod(count, len(own))
     return replace(
         whole,
         layers=cut.layers,
-        heads=tuple(count // cut.layers + (i < count % cut.layers) for i in range(cut.layers)),
-        ffn=tuple(grain * _whole(cut.ffn * size / grain) if cut.ffn < 1 else size for size in ffn),
+        heads=tuple(least + (own.index(whole.source(i)) < more) for i in range(cut.layers)),
+        ffn=tuple(min(size, grain * _whole(cut.ffn * size / grain)) if cut.ffn < 1 else size for size in ffn),
         head_size=whole.size_of_head,
         rank=cut.rank or whole.rank,
     )

@@ -20,12 +20,13 @@ from slm2c.compile import Progress
 from slm2c.distill import export, integer
 from slm2c.distill.batches import predict
 from slm2c.distill.data import Data
-from slm2c.distill.files import reading, replace_file, writing
-from slm2c.distill.footprint import footprint_of, texts_of
+from slm2c.distill.files import reading, replace_file
+from slm2c.distill.footprint import Footprint, footprint_of, texts_of
 from slm2c.distill.recipe import Phase, Recipe
 from slm2c.distill.student import Course, Student, judge, lessons
 from slm2c.distill.training import fit
 from slm2c.distill.work import stage
+from slm2c.folders import scratch
 
 RATE, ALPHA, TEMPERATURE = (2e-4, 1e-5), 0.3, (2.0, 1.0)
 """Of a fine-tune: learning rate, weight of the labels, temperature of the soft targets."""
@@ -52,12 +53,11 @@ class Refinery:
 
 @dataclass(frozen=True)
 class Made:
-    """A student after a step: the folder with its files, what metrics.json says of the step, how training went: before
-    its first epoch a record of the cut student, as that of an epoch's end.
+    """A student after a step, what metrics.json says of the step, how training went: before its first epoch a record of
+    the cut student, as that of an epoch's end.
     """
 
     student: Student
-    folder: Path
     facts: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
 
@@ -66,9 +66,9 @@ def refine(run: Refinery, number: int, step: str, student: Student, before: Made
     """Fine-tune a student that was cut, unless it is what one starts from (without `before`), and measure it.
 
     `step` says what was cut. Where no epoch is better than the cut student was, that is what stays. A stage of
-    `run.work` keeps all of it: what is there is not made again.
+    `run.work` keeps training and figures: what is there is not made again. Raises CompileError for what is damaged.
     """
-    at, _ = stage(run.work, f"step-{number}", run.key, _digest(student), run.epochs, run.seed, run.board.name)
+    at, _ = stage(run.work, f"step-{number}", run.key, _digest(student), run.epochs, run.seed, run.board)
     start, figures = _judge(student, run)
     history: list[dict[str, Any]] = [{"epoch_ends": -1, "phase": step, "steps": 0, **figures}]
     kept = False
@@ -80,21 +80,26 @@ def refine(run: Refinery, number: int, step: str, student: Student, before: Made
         kept = _judge(student, run)[0] > start
         if not kept:
             student.load_state_dict(cut)
-    folder = at / "model"
     if not (at / _FACTS).is_file():
-        with writing(folder):
-            folder.mkdir(exist_ok=True)
-            export.write_model(student, run.pieces, run.calibration, folder)
+        judged, takes = _measured(student, run)
+        text = json.dumps({"judged": asdict(judged), "takes": asdict(takes)})
+        replace_file(at / _FACTS, lambda part: part.write_text(text, encoding="utf-8"))
+    with reading(at / _FACTS):
+        known = json.loads((at / _FACTS).read_text(encoding="utf-8"))
+        judged, takes = integer.Judged(**known["judged"]), Footprint(**known["takes"])
+        saved = 0 if before is None else before.facts["flash"] - takes.flash
+    tuned = {"accuracy_cut": figures["valid_accuracy"], "fine_tune_kept": kept}
+    facts = {"step": step, **sizes(student), **tuned, **asdict(judged), **asdict(takes), "saved": saved}
+    return Made(student, facts, history)
+
+
+def _measured(student: Student, run: Refinery) -> tuple[integer.Judged, Footprint]:
+    """Accuracy and footprint of the files that a build would read."""
+    with scratch() as folder:
+        export.write_model(student, run.pieces, run.calibration, folder)
         compiled = integer.compile_folder(folder, run.progress)
         judged = integer.judge(compiled, folder / "tokenizer.json", run.data.valid, run.progress)
-        found = footprint_of(compiled, texts_of(folder, compiled.fused), run.board)
-        tuned = {"accuracy_cut": figures["valid_accuracy"], "fine_tune_kept": kept}
-        facts = {"step": step, **sizes(student), **tuned, **asdict(judged), **asdict(found)}
-        replace_file(at / _FACTS, lambda part: part.write_text(json.dumps(facts), encoding="utf-8"))
-    with reading(at / _FACTS):
-        facts = json.loads((at / _FACTS).read_text(encoding="utf-8"))
-    facts["saved"] = 0 if before is None else before.facts["flash"] - facts["flash"]
-    return Made(student, folder, facts, history)
+        return judged, footprint_of(compiled, texts_of(folder, compiled.fused), run.board)
 
 
 def sizes(student: Student) -> dict[str, Any]:

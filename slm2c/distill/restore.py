@@ -55,17 +55,12 @@ def restore(folder: Path) -> Restored:
     labels = read_labels(folder / "config.json", fused)
     if labels is None:
         raise CompileError(Problem(str(folder / "config.json"), "", "names no labels in id2label", _REMEDY))
-    try:
-        pieces = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as error:
-        raise CompileError(Problem(str(folder / "tokenizer.json"), "", f"cannot be read: {error}", _REMEDY)) from error
-    pieces.no_padding()
-    pieces.no_truncation()
+    if twice := sorted({name for name in labels if labels.count(name) > 1}):
+        fact, remedy = f"has the label {twice[0]!r} twice", "give each class a name of its own"
+        raise CompileError(Problem(str(folder / "config.json"), "", fact, remedy))
     nodes = _Nodes(path, read_model(path))
     rows = nodes.of(_TABLE if not recipe.student.rank else f"{_TABLE}/table", "Gather").shape[0]
-    if pieces.get_vocab_size() > rows:
-        fact = f"has {pieces.get_vocab_size():,} pieces, the student's table {rows:,} rows"
-        raise CompileError(Problem(str(folder / "tokenizer.json"), "", fact, _REMEDY))
+    pieces = _pieces(folder / "tokenizer.json", rows)
     student = Student(recipe.student, rows, labels, recipe.training.dropout).eval()
     student.load_state_dict(_state(student, nodes))
     for sample in samples.read_arrays(folder / "calib.npz", fused.graph, fused.interface)[:_COMPARED]:
@@ -77,6 +72,23 @@ def restore(folder: Path) -> Restored:
             fact = "computes something else than the student that student.toml describes"
             raise CompileError(Problem(str(path), "", fact, _REMEDY))
     return Restored(student, pieces, recipe)
+
+
+def _pieces(path: Path, rows: int) -> Tokenizer:
+    """The tokenizer of a student whose table has so many rows. Raises CompileError for another."""
+    try:
+        found = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise CompileError(Problem(str(path), "", f"cannot be read: {error}", _REMEDY)) from error
+    found.no_padding()
+    found.no_truncation()
+    absent = [name for name in ("[CLS]", "[SEP]") if found.token_to_id(name) is None]
+    if absent:
+        raise CompileError(Problem(str(path), "", f"has no {' and no '.join(absent)}", _REMEDY))
+    if (count := 1 + max(found.get_vocab().values())) != rows:
+        fact = f"has {count:,} pieces, the student's table {rows:,} rows"
+        raise CompileError(Problem(str(path), "", fact, _REMEDY))
+    return found
 
 
 class _Nodes:

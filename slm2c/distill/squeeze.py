@@ -32,11 +32,13 @@ class Squeeze:
     """How to judge a student: by the compiler's stages, without calibration, and by its parts.
 
     keep_table: whether the table of pieces stays as it is
+    wish: what asks for the cuts, an option or a board
     """
 
     footprint: Callable[[Student], Footprint]
     importance: Callable[[Student], Gates]
     keep_table: bool
+    wish: str
 
     def prices(self, student: Student) -> Prices:
         """Measured on this student, and good for what is cut from it: each is a difference of two footprints."""
@@ -65,7 +67,7 @@ class Squeeze:
                 found.append((not enough, sum(unit.importance for unit in gone), i, way, gone))
         if not found:
             fact = f"nothing is left of this student that could go, and {needed:,} bytes are still too many"
-            raise CompileError(Problem("", "", fact, "ask for less, or distil a smaller student"))
+            raise CompileError(Problem(self.wish, "", fact, "ask for less, or distil a smaller student"))
         *_, way, gone = min(found, key=lambda x: x[:3])
         return prune(way, choose.without(way.shape, gone))
 

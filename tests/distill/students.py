@@ -1,5 +1,6 @@
 """Students of any shape with the pieces and labels of `tiny`, written as distil writes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,15 @@ def student(shape: Shape, seed: int = 1) -> Student:
         for parameter in made.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return made
+
+
+def relabelled(made: Student, labels: Sequence[str]) -> Student:
+    """The same student with its classes in another order."""
+    order, state = [made.labels.index(name) for name in labels], made.state_dict()
+    moved = {name: state[name][order] for name in ("bert.classifier.weight", "bert.classifier.bias")}
+    other = Student(made.shape, made.vocabulary, labels, made.dropout)
+    other.load_state_dict(state | moved)
+    return other.eval()
 
 
 def write(folder: Path, made: Student) -> Path:

@@ -5,9 +5,12 @@ import torch
 
 from slm2c.distill import choose
 from slm2c.distill.choose import Unit
-from slm2c.distill.importance import Gates
+from slm2c.distill.importance import Gates, gates
 from slm2c.distill.parts import Part
 from slm2c.distill.recipe import Shape
+from slm2c.distill.squeeze import Prices, Squeeze
+from slm2c.errors import CompileError
+from tests.distill.students import student
 
 SHAPE = Shape(layers=2, hidden=8, heads=(2, 3), ffn=(18, 32), head_size=2, rank=0, tokens=8)
 FIRST = torch.tensor([5.0, *[1.0] * 15, 0.5, 0.25])
@@ -59,6 +62,13 @@ def test_layers_that_share_weights_are_one_unit_and_lose_the_same() -> None:
     assert found == [Unit("heads", 0, (0,), 1), Unit("heads", 2, (1,), 3), Unit("components", 0, tuple(range(8)), 28)]
     kept = choose.without(shape, found)
     assert kept.heads == ((1,), (1,), (0,)) and kept.components == tuple(range(8, 16))
+
+
+def test_where_nothing_can_go_what_asks_for_it_is_named() -> None:
+    least = student(Shape(layers=1, hidden=8, heads=1, ffn=16, tokens=8))
+    squeeze = Squeeze(lambda _: None, lambda x: gates(x.shape, torch.ones), keep_table=True, wish="--flash")
+    with pytest.raises(CompileError, match="'--flash': nothing is left of this student that could go, and 7 bytes"):
+        squeeze.cut(least, Prices({}, 0), 7)
 
 
 def test_parts() -> None:

@@ -1,10 +1,13 @@
 """The command from end to end: what it leaves is smaller, is what it says, and is trained."""
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +18,7 @@ from slm2c.distill.footprint import footprint
 from slm2c.distill.restore import restore
 from slm2c.distill.work import alone
 from slm2c.sentences import read_labelled
-from tests.distill import tiny
+from tests.distill import students, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = "generic-m7-512k-4m"
@@ -113,6 +116,22 @@ def test_what_is_small_enough_stays_as_it_was(given: Path, tmp_path: Path) -> No
     assert found["student"]["accuracy_float"] == metrics(given / "student")["student"]["accuracy_float"]
 
 
+def test_labels_may_have_any_order(given: Path, tmp_path: Path) -> None:
+    """What a student knows stays right if its classes change places."""
+    found, other = restore(given / "student"), tmp_path / "other"
+    shutil.copytree(given / "student", other)
+    moved = students.relabelled(found.student, ("on", "ask", "off"))
+    with np.load(other / "calib.npz") as arrays:
+        export.write_model(moved, found.pieces, dict(arrays), other)
+    data = ["--train", str(given / "train.csv"), "--valid", str(given / "valid.csv"), "--epochs", "1"]
+    assert cli.invoke(["compress", str(other), "-o", str(tmp_path / "small"), *data, "--heads", "3"]) == 0
+    before, after = metrics(given / "student"), metrics(tmp_path / "small")
+    for name in ("accuracy_float", "accuracy_integer"):
+        assert after["steps"][0][name] == before["student"][name]
+    assert after["teacher"]["accuracy"] == before["student"]["accuracy_float"]
+    assert restore(tmp_path / "small").student.labels == ("on", "ask", "off")
+
+
 def test_two_runs_do_not_share_a_folder(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with alone(tmp_path / "small.work"):
         assert run(given, tmp_path / "small", "--heads", "3") == 1
@@ -121,7 +140,9 @@ def test_two_runs_do_not_share_a_folder(given: Path, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "small").exists()
 
 
-def test_a_board_that_is_too_small_is_made_to_do(given: Path, tmp_path: Path) -> None:
+def test_a_board_that_is_too_small_is_made_to_do(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (ROOT / "boards" / f"{BOARD}.toml").read_text()
     whole = flash(given)
     board = tmp_path / "tiny.toml"
@@ -132,6 +153,13 @@ def test_a_board_that_is_too_small_is_made_to_do(given: Path, tmp_path: Path) ->
     steps = metrics(tmp_path / "small")["steps"]
     assert steps[0]["over"] and not steps[-1]["over"]
     assert cli.invoke(["build", str(tmp_path / "small"), "-o", str(tmp_path / "out"), "--board", str(board)]) == 0
+    told = capsys.readouterr().out
+    assert f"slm2c build {tmp_path / 'small'} -o out --board {board}" in told
+    # A board of the same name with less flash.
+    board.write_text(text.replace("0x0040_0000", str(size - 1000)))
+    assert run(given, tmp_path / "small", "--fit", "--board", str(board)) == 0
+    again = metrics(tmp_path / "small")["steps"]
+    assert again[0]["over"] == {"flash": steps[0]["over"]["flash"] + 1000} and not again[-1]["over"]
 
 
 def test_a_budget_that_cannot_be_met_is_told_before_training(
@@ -167,17 +195,31 @@ def test_stopped_and_called_again_it_leaves_the_same_bytes(
         assert path.read_bytes() == (tmp_path / "small" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("name", ["targets/answers.pt", "step-0/facts.json"])
-def test_what_is_damaged_in_the_work_folder_is_named(
-    name: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_what_is_damaged_in_the_work_folder_is_named_or_made_anew(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(given, tmp_path / "small", "--heads", "3") == 0
-    damaged = tmp_path / "small.work" / name
-    damaged.write_bytes(damaged.read_bytes()[:-20])
-    capsys.readouterr()
-    assert run(given, tmp_path / "small", "--heads", "3") == 1
-    told = capsys.readouterr().err
-    assert f"'{damaged}': cannot be read" in told and f"remove the folder {damaged.parent}" in told
+    small = tmp_path / "small"
+    assert run(given, small, "--heads", "3") == 0
+    whole = {path.name: path.read_bytes() for path in small.iterdir()}
+    work = tmp_path / "small.work"
+    answers, facts = work / "targets" / "answers.pt", [work / f"step-{i}" / "facts.json" for i in (0, 1)]
+    other = io.BytesIO()
+    torch.save(torch.zeros(3, 2), other)
+    damages = [(answers, answers.read_bytes()[:-20]), (answers, other.getvalue())]
+    damages += [(facts[0], facts[0].read_bytes()[:-20]), (facts[0], b"{}"), (facts[1], b"[]")]
+    for damaged, content in damages:
+        kept = damaged.read_bytes()
+        damaged.write_bytes(content)
+        capsys.readouterr()
+        assert run(given, small, "--heads", "3") == 1
+        told = capsys.readouterr().err
+        assert f"'{damaged}': cannot be read" in told and f"remove the folder {damaged.parent}" in told
+        damaged.write_bytes(kept)
+    for path in (work / "step-1").rglob("*"):  # the checkpoint and the figures are read, and nothing else
+        if path.is_file() and path.name not in ("student.pt", "facts.json"):
+            path.write_bytes(path.read_bytes()[:40])
+    assert run(given, small, "--heads", "3") == 0
+    assert {path.name: path.read_bytes() for path in small.iterdir()} == whole
 
 
 def test_another_teacher_teaches(given: Path, tmp_path: Path) -> None:

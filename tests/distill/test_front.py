@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from slm2c import cli
 from slm2c.board import load_board
 from slm2c.distill import compress, run
 from slm2c.distill import front as fronts
-from slm2c.distill.candidates import FromTeacher
-from slm2c.distill.recipe import read_recipe
-from tests.distill import tiny
+from slm2c.distill.candidates import FromTeacher, Task
+from slm2c.distill.data import read_data
+from slm2c.distill.recipe import Recipe, Shape, read_recipe, to_toml
+from slm2c.distill.student import Student
+from slm2c.errors import CompileError
+from tests.distill import students, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 LATENCY = 0.5
@@ -169,6 +173,30 @@ def test_what_cannot_be_is_told_before_anything_is_trained(
     assert expected in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_a_recipe_that_pairs_layers_is_refused(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (given / "recipe.toml").read_text().replace("[training]", "[training]\nmap = [[2, 2]]")
+    (tmp_path / "recipe.toml").write_text(text)
+    assert cli.invoke(command(given, tmp_path / "out", "--student", str(tmp_path / "recipe.toml"))) == 1
+    assert "'training.map': pairs layers of a student of one depth" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_smaller_than_the_characters_is_not_proposed(given: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(given / "recipe.toml")
+    recipe = replace(recipe, student=replace(recipe.student, pieces="own", vocabulary=400))
+    around = FromTeacher(given / "teacher", recipe, 1)
+
+    def sizes(characters: int) -> set[int]:
+        text = " ".join(chr(0x4E00 + i) for i in range(characters))
+        train = tiny.write_csv(tmp_path / "train.csv", [*tiny.rows(), (text, "on")])
+        task = Task(train, given / "valid.csv", read_data(train, given / "valid.csv"), tmp_path / "out")
+        return {proposal.shape.vocabulary for proposal in around.proposals(task)}
+
+    assert sizes(10) == {200, 400} and sizes(100) == {400}
+    with pytest.raises(CompileError, match="single characters of the sentences"):
+        sizes(300)
+
+
 def test_a_folder_of_something_else_is_left_alone(
     given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +240,53 @@ def test_cuts_of_a_student_are_compared_with_it(
     assert cli.invoke(args) == 0 and len(made) == 1
 
 
+def write_student(folder: Path, made: Student) -> Path:
+    students.write(folder, made)
+    (folder / "student.toml").write_text(to_toml(replace(Recipe(), student=made.shape)))
+    return folder
+
+
+def cut_command(given: Path, student: Path, out: Path, *more: str) -> list[str]:
+    args = ["fit", "--board", "generic-m7-512k-4m", "--from", student, "-o", out]
+    return [str(x) for x in [*args, "--train", given / "train.csv", "--valid", given / "valid.csv", *more]]
+
+
+def test_a_student_that_nothing_can_be_cut_from_is_the_only_candidate(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    least = students.student(Shape(layers=1, hidden=8, heads=1, ffn=16, tokens=12))
+    accuracies = set()
+    for labels in (least.labels, ("on", "ask", "off")):  # in any order
+        made = students.relabelled(least, labels)
+        folder, out = write_student(tmp_path / labels[0], made), tmp_path / f"{labels[0]}-front"
+        assert cli.invoke(cut_command(given, folder, out)) == 0
+        (found,) = facts(out)["candidates"]
+        assert found["name"] == facts(out)["best"] == "whole"
+        accuracies.add((found["accuracy_integer"], found["accuracy_float"]))
+    assert len(accuracies) == 1
+    assert cli.invoke(cut_command(given, folder, out, "--latency", "0.001")) == 1
+    assert "none of 1 proposals fits; the smallest, the whole student, is over: 0.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        (["--train", "{tmp}/more.csv"], "has the label 'no', which the student has not"),
+        (["--teacher", "{given}/teacher"], "does not know the labels"),
+    ],
+)
+def test_what_cannot_teach_a_cut_student_is_told_before_one_is_trained(
+    more: list[str], expected: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_csv(tmp_path / "more.csv", [*tiny.rows(), ("not that light", "no")])
+    folder = write_student(tmp_path / "student", students.student(Shape(2, 16, 2, 32, tokens=12)))
+    more = [word.format(given=given, tmp=tmp_path) for word in more]
+    if "--train" in more:
+        more += ["--valid", str(tiny.write_csv(tmp_path / "valid.csv", [("on with it", "on")]))]
+    assert cli.invoke(cut_command(given, folder, tmp_path / "out", *more)) == 1
+    assert expected in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("option", ["--latency", "--clock"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1e-9", "x"])
 def test_no_number_is_none(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +296,12 @@ def test_no_number_is_none(option: str, value: str, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "change, expected", [({}, "give --teacher"), ({"--from": "x", "--student": "y.toml"}, "is for new students")]
+    "change, expected",
+    [
+        ({}, "give --teacher"),
+        ({"--from": "x", "--student": "y.toml"}, "is for new students"),
+        ({"--teacher": "x", "--epochs": "2"}, "--epochs is for cuts"),
+    ],
 )
 def test_either_a_teacher_or_a_student(
     change: dict[str, str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -14,7 +14,7 @@ from slm2c.distill.restore import restore
 from slm2c.distill.student import Student, factors
 from slm2c.distill.vocabulary import SPECIAL, _bert
 from slm2c.errors import CompileError
-from tests.distill import students
+from tests.distill import students, tiny
 from tests.distill.students import student
 
 SHAPE = Shape(layers=3, hidden=16, heads=4, ffn=24, tokens=12)
@@ -190,6 +190,10 @@ def test_it_compiles_and_the_c_is_the_reference(shape: Shape, kept: prune.Kept, 
     assert cli.invoke(["validate", out, "--on", "host"]) == 0
 
 
+def rename_piece(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(f'"{old}"', f'"{new}"'))
+
+
 @pytest.mark.parametrize(
     "change, expected",
     [
@@ -217,7 +221,16 @@ def test_it_compiles_and_the_c_is_the_reference(shape: Shape, kept: prune.Kept, 
             lambda folder: _bert([*SPECIAL, *(f"x{i}" for i in range(200))], None, None, 100).save(
                 str(folder / "tokenizer.json")
             ),
-            "rows",
+            "has 205 pieces, the student's table 86 rows",
+        ),
+        (
+            lambda folder: _bert(tiny.PIECES[:60], None, None, 100).save(str(folder / "tokenizer.json")),
+            "has 60 pieces, the student's table 86 rows",
+        ),
+        (lambda folder: rename_piece(folder / "tokenizer.json", "[SEP]", "sep"), "has no [SEP]"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"id2label": {"0": "on", "1": "off", "2": "on"}}'),
+            "has the label 'on' twice",
         ),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no labels"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json"),
