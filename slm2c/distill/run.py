@@ -25,7 +25,7 @@ from slm2c.distill.student import Course, Student, judge, lessons, read_all, sta
 from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
-from slm2c.distill.work import alone, digest, files_digest, stage
+from slm2c.distill.work import alone, digest, files_digest, require_apart, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
 
@@ -69,16 +69,16 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     recipe = request.recipe
     sources = (*request.teachers, request.train, request.valid, *request.unlabelled)
     require_replaceable(request.out, export.MARK, sources)
+    out = request.out.resolve()
+    work = out.parent / f"{out.name}.work"
+    require_apart(work, sources)
     data = read_data(request.train, request.valid, request.unlabelled)
     loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
     vocabulary.require_possible(recipe.student, loaded[0].tokenizer, data.train.texts + data.unlabelled.texts)
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    out = request.out.resolve()
-    run = _Run(
-        recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
-    )
-    with alone(run.work):
+    run = _Run(recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, work, progress)
+    with alone(work):
         return _trained(request, run, loaded)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -18,6 +18,14 @@ from slm2c.distill.files import replace_file, writing
 from slm2c.errors import CompileError, Problem
 
 _KEY = "key.json"
+
+
+def require_apart(work: Path, sources: Iterable[Path | None]) -> None:
+    """Raises CompileError if one of the `sources` lies in the folder `work`, whose stages are emptied."""
+    for source in sources:
+        if source is not None and source.resolve().is_relative_to(work.resolve()):
+            fact = f"is where this run works, and would remove {source}"
+            raise CompileError(Problem(str(work), "", fact, "choose another folder with -o"))
 
 
 @contextmanager

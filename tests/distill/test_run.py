@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,3 +243,21 @@ def test_mistakes_are_told_before_anything_is_trained(
     assert cli.invoke(command(tmp_path, tmp_path / "out")) == 1
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out.work").exists() and not (tmp_path / "out" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("name", ["teacher", "train.csv", "more.txt"])
+def test_what_the_student_is_made_of_does_not_lie_in_the_work_folder(
+    name: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the teacher that an earlier run fine-tuned: its folder is emptied for the new one."""
+    kept = tmp_path / "out.work" / "teacher-1" / name
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(kept)
+    (shutil.copytree if (given / name).is_dir() else shutil.copyfile)(given / name, kept)
+    args = command(given, tmp_path / "out")
+    args[args.index(str(given / name))] = str(tmp_path / "link")
+    assert cli.invoke(args) == 1
+    error = capsys.readouterr().err
+    assert f"out.work': is where this run works, and would remove {tmp_path / 'link'}" in error
+    assert "choose another folder with -o" in error
+    assert kept.exists() and [p.name for p in kept.parent.iterdir()] == [name]
