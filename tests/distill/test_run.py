@@ -228,6 +228,7 @@ def test_own_vocabulary_and_two_teachers(given: Path, tmp_path: Path, capsys: py
             "pairs layer 7 of 6",
         ),
         (lambda given, out: (given / "train.csv").write_text("text,label\nno\n"), "line 2': has no label"),
+        (lambda given, out: _put(given / "out.work" / "finish" / "mine"), "out.work/finish': is not of slm2c"),
         (lambda given, out: (given / "teacher" / "config.json").unlink(), "has no config.json"),
     ],
 )
@@ -242,7 +243,13 @@ def test_mistakes_are_told_before_anything_is_trained(
     capsys.readouterr()
     assert cli.invoke(command(tmp_path, tmp_path / "out")) == 1
     assert expected in capsys.readouterr().err
-    assert not (tmp_path / "out.work").exists() and not (tmp_path / "out" / "model.onnx").exists()
+    kept = [path for path in (tmp_path / "out.work").rglob("*") if path.is_file()]
+    assert all(path.name == "mine" for path in kept) and not (tmp_path / "out" / "model.onnx").exists()
+
+
+def _put(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("")
 
 
 @pytest.mark.parametrize("name", ["teacher", "train.csv", "more.txt"])

@@ -1,6 +1,7 @@
 """Teachers as users bring them."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from slm2c.distill.data import read_data
 from slm2c.distill.recipe import Recipe, read_recipe
 from slm2c.distill.teacher import load_teacher, save_teacher
 from slm2c.distill.tune import tuned, tuning
-from slm2c.distill.work import files_digest, stage
+from slm2c.distill.work import alone, files_digest, stage
 from slm2c.errors import CompileError
 from tests.distill import tiny
 
@@ -129,3 +130,57 @@ def test_stages_are_emptied_when_what_they_were_made_of_changes(folder: Path, tm
     other, new = stage(tmp_path, "student", Recipe(), 2)
     assert other == at and new != key and not (at / "student.pt").exists()
     assert files_digest(folder) == files_digest(folder) != files_digest(tmp_path)
+
+
+def test_a_stage_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "thesis.txt").write_text("mine")
+    with pytest.raises(CompileError, match=r"student': is not of slm2c \(it has no key\.json\), and would be emptied"):
+        stage(tmp_path, "student", 1)
+    assert [path.name for path in (tmp_path / "student").iterdir()] == ["thesis.txt"]
+
+
+def test_a_stage_that_was_killed_while_it_was_emptied_is_emptied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, key = stage(tmp_path, "student", 1)
+    for name in ("a", "b", "c"):
+        (at / name).mkdir()
+    kept = shutil.rmtree
+
+    def killed(path: Path) -> None:
+        kept(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path, "student", 2)
+    monkeypatch.undo()
+    assert len(list(at.iterdir())) == 3
+    (at / ".key.json.part").write_text("half")
+    assert stage(tmp_path, "student", 1) == (at, key)
+    assert [path.name for path in at.iterdir()] == ["key.json"]
+
+
+def test_a_stage_that_was_killed_before_it_had_a_key(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / ".key.json.part").write_text("half")
+    at, _ = stage(tmp_path, "student", 1)
+    assert [path.name for path in at.iterdir()] == ["key.json"]
+
+
+def test_what_is_raised_in_a_run_is_not_taken_for_another_run(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError), alone(tmp_path):
+        raise BlockingIOError
+    with alone(tmp_path), pytest.raises(CompileError, match="another run is at work"), alone(tmp_path):
+        pass
+
+
+def test_a_file_where_a_folder_has_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.work").write_text("mine")
+    (tmp_path / "student").write_text("mine")
+    fact = "is a file, where a folder has to be; move it away, or choose another folder with -o"
+    with pytest.raises(CompileError, match=f"a.work': {fact}"), alone(tmp_path / "a.work"):
+        pass
+    with pytest.raises(CompileError, match=f"student': {fact}"):
+        stage(tmp_path, "student", 1)
