@@ -78,5 +78,7 @@ def save_tensors(content: object, path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one line. What torch.load says of a strange file is how to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of PyTorch's"
     return str(error).strip().partition("\n")[0] or type(error).__name__
