@@ -210,7 +210,7 @@ def test_a_second_run_replaces_the_first_and_keeps_its_teacher(given: Path, tmp_
 def test_own_vocabulary_and_two_teachers(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = given / "own.toml"
     recipe.write_text(tiny.RECIPE.replace("[teacher]", 'pieces = "own"\n[teacher]', 1))
-    args = command(given, tmp_path / "student", "--teacher", str(given / "teacher"), "--quick", "--json")
+    args = command(given, tmp_path / "student", "--teacher", str(given / "teacher"), "--json")
     args[args.index(str(given / "recipe.toml"))] = str(recipe)
     assert cli.invoke(args) == 0
     facts = json.loads(capsys.readouterr().out)
