@@ -32,7 +32,9 @@ _train = click.option(
 _valid = click.option(
     "--valid", metavar="CSV", type=PATH, required=True, help="Others, to choose the best epoch, and student, by."
 )
-_seed = click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of everything random.")
+_seed = click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="Of everything random."
+)
 _quick = click.option("--quick", is_flag=True, help="A third of the epochs, for a first look.")
 
 
@@ -118,7 +120,9 @@ def _part(_: click.Context, __: click.Parameter, text: str | None) -> Part | Non
 @click.option("--fit", is_flag=True, help="The same, until the student fits --board.")
 @click.option("--board", metavar="NAME", default="generic-m7-512k-4m", show_default=True, help="Where sizes count.")
 @click.option("--teacher", metavar="DIR", type=PATH, help="One that knows the labels. Default: the student as it was.")
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Of training after each step.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Of training after each step."
+)
 @_seed
 @as_json
 def compress(board: str, **given: Any) -> None:
@@ -176,7 +180,7 @@ def compress(board: str, **given: Any) -> None:
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=2,
     show_default=True,
     help="Of the fine-tune behind each step of a cut (--from).",

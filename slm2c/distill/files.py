@@ -39,6 +39,9 @@ def writing(path: Path) -> Iterator[None]:
     """Around what writes `path`, a file or a folder. Raises CompileError if that fails, as on a full disk."""
     try:
         yield
+    except (FileExistsError, NotADirectoryError) as error:
+        fact, remedy = "is a file, where a folder has to be", "move it away, or choose another folder with -o"
+        raise CompileError(Problem(str(error.filename), "", fact, remedy)) from error
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         remedy = "make room, or choose another folder with -o; the same command goes on from here"
@@ -75,5 +78,7 @@ def save_tensors(content: object, path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one line. What torch.load says of a strange file is how to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of PyTorch's"
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from slm2c import toml_file
-from slm2c.toml_file import Fault
+from slm2c.toml_file import Fault, shown
 
 Pair = tuple[float, float]
 """A value at the start of a phase and at its end."""
@@ -164,7 +164,7 @@ def quick(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         teacher=replace(recipe.teacher, epochs=third(recipe.teacher.epochs)),
-        data=replace(recipe.data, augment=1, augmented=min(recipe.data.augmented, 2_000)),
+        data=replace(recipe.data, augment=min(recipe.data.augment, 1), augmented=min(recipe.data.augmented, 2_000)),
         warm_up=replace(recipe.warm_up, hidden=(0.0, 0.0)),
         distil=replace(recipe.distil, epochs=third(recipe.distil.epochs), hidden=(0.0, 0.0)),
         fine_tune=replace(recipe.fine_tune, epochs=third(recipe.fine_tune.epochs)),
@@ -179,49 +179,109 @@ def read_recipe(path: Path) -> Recipe:
     return recipe
 
 
+@dataclass(frozen=True)
+class _Range:
+    """Numbers that a key may have; `above` and `below`: without the one at that end."""
+
+    least: float
+    most: float
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether it is one of them."""
+        low = self.least < value if self.above else self.least <= value
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        low = f"above {self.least}" if self.above else f"from {self.least}"
+        return f"it is {low} {'and below' if self.below else 'to'} {self.most}"
+
+
+_SIZE, _COUNT, _EPOCHS = _Range(1, 65_536), _Range(0, 1_000_000_000), _Range(0, 10_000)
+_SHARE, _BELOW_ONE, _WEIGHT = _Range(0, 1), _Range(0, 1, below=True), _Range(0, 1_000_000)
+_RATE = _Range(0, 10, above=True)
+_PHASE = {
+    "epochs": _EPOCHS,
+    "rate": _Range(0, 10),
+    "alpha": _SHARE,
+    "temperature": _Range(0, 100, above=True),
+    "hidden": _WEIGHT,
+    "attention": _WEIGHT,
+}
+_RANGES = {
+    "student": {
+        "layers": _Range(1, 256),
+        "hidden": _SIZE,
+        "heads": _SIZE,
+        "ffn": _SIZE,
+        "vocabulary": _Range(200, 65_536),
+        "tokens": _Range(3, 65_536),  # [CLS], a piece and [SEP]
+        "head_size": _Range(0, 65_536),
+        "share": _Range(1, 256),
+        "rank": _Range(0, 65_536),
+    },
+    "teacher": {
+        "epochs": _Range(1, 10_000),
+        "batch": _SIZE,
+        "rate": _RATE,
+        "head_rate": _Range(0, 1_000_000, above=True),
+        "smoothing": _BELOW_ONE,
+    },
+    "data": {
+        "augment": _Range(0, 1_000),
+        "augmented": _COUNT,
+        "unlabelled": _COUNT,
+        "repeats": _Range(1, 1_000),
+        "share": _SHARE,
+        "steps": _Range(1, 100_000),
+    },
+    "training": {
+        "batch": _SIZE,
+        "decay": _Range(0, 10),
+        "clip": _Range(0, 1_000_000, above=True),
+        "dropout": _BELOW_ONE,
+        "average": _BELOW_ONE,
+        "matched": _Range(1, 256),
+        "threads": _Range(0, 1_024),
+    },
+    "warm_up": _PHASE,
+    "distil": _PHASE,
+    "fine_tune": _PHASE,
+    "finish": {"epochs": _EPOCHS, "rate": _RATE},
+}
+"""What a recipe's numbers may be, and each of several where a key has more than one."""
+
+
 def _faults(recipe: Recipe) -> list[Fault]:
     """What is wrong with values that make no sense."""
-    shape, training = recipe.student, recipe.training
-    found = _shape_faults(shape)
-    if shape.tokens < 3:
-        found.append((f"student.tokens = {shape.tokens}", "[CLS], a piece and [SEP] are 3"))
-    if not 200 <= shape.vocabulary <= 65536:
-        found.append((f"student.vocabulary = {shape.vocabulary}", "it is from 200 to 65536"))
-    if shape.pieces not in ("teacher", "own"):
-        found.append((f"student.pieces = '{shape.pieces}'", "it is 'teacher' or 'own'"))
-    for name in ("batch", "matched"):
-        if getattr(training, name) < 1:
-            found.append((f"training.{name} = {getattr(training, name)}", "it is at least 1"))
-    if not 0 <= training.average < 1:
-        found.append((f"training.average = {training.average}", "it is at least 0 and below 1"))
-    if recipe.data.repeats < 1 or recipe.data.augment < 0 or not 0 <= recipe.data.share <= 1 or recipe.data.steps < 1:
-        found.append(("data.repeats, augment, share and steps", "at least 1, at least 0, from 0 to 1, at least 1"))
-    if recipe.teacher.epochs < 1 or recipe.teacher.batch < 1:
-        found.append(("teacher.epochs and teacher.batch", "they are at least 1"))
+    found = _shape_faults(recipe.student)
+    for part in fields(recipe)[1:]:  # the student is the first
+        found += _out_of_range(part.name, getattr(recipe, part.name))
+    if recipe.student.pieces not in ("teacher", "own"):
+        found.append((f"student.pieces = {shown(recipe.student.pieces)}", "it is 'teacher' or 'own'"))
     if not recipe.phases:
         found.append(("no phase has an epoch", "set distil.epochs"))
     for name, phase in recipe.phases.items():
-        if not 0 <= phase.alpha <= 1:
-            found.append((f"alpha = {phase.alpha} of {name}", "it is from 0 to 1"))
-        if min(phase.temperature) <= 0:
-            found.append((f"temperature = {list(phase.temperature)} of {name}", "it is above 0"))
-        if min(phase.rate) < 0 or max(phase.rate) == 0:
+        if max(phase.rate) == 0:
             found.append((f"rate = {list(phase.rate)} of {name}", "it is above 0 at one end"))
-        if min(*phase.hidden, *phase.attention) < 0:
-            found.append((f"a weight of {name} is negative", "weights are at least 0"))
+    return found
+
+
+def _out_of_range(name: str, table: object) -> list[Fault]:
+    """(fact, remedy) for the numbers of a table of the recipe that are not in `_RANGES`."""
+    found = []
+    for key, allowed in _RANGES[name].items():
+        given = getattr(table, key)
+        several = list(given) if isinstance(given, tuple) else [given]
+        if not several or not all(map(allowed.holds, several)):
+            found.append((f"{name}.{key} = {shown(several if isinstance(given, tuple) else given)}", str(allowed)))
     return found
 
 
 def _shape_faults(shape: Shape) -> list[Fault]:
     """(fact, remedy) for layers, heads and sizes that make no sense."""
-    found = []
-    for name in ("layers", "hidden", "heads", "ffn", "share"):
-        given = getattr(shape, name)
-        if min(given if isinstance(given, tuple) else (given,), default=0) < 1:
-            found.append((f"student.{name} = {_toml(given)}", "it is at least 1"))
-    for name in ("head_size", "rank"):
-        if getattr(shape, name) < 0:
-            found.append((f"student.{name} = {getattr(shape, name)}", "it is at least 0"))
+    found = _out_of_range("student", shape)
     if found:
         return found
     for name in ("heads", "ffn"):

@@ -25,7 +25,7 @@ from slm2c.distill.student import Course, Student, judge, lessons, read_all, sta
 from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
-from slm2c.distill.work import alone, digest, files_digest, stage
+from slm2c.distill.work import alone, digest, files_digest, require_apart, require_stages, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
 
@@ -69,16 +69,17 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     recipe = request.recipe
     sources = (*request.teachers, request.train, request.valid, *request.unlabelled)
     require_replaceable(request.out, export.MARK, sources)
+    out = request.out.resolve()
+    work = out.parent / f"{out.name}.work"
+    require_apart(work, sources)
+    require_stages(work, (*map(_teacher_stage, range(len(request.teachers))), "targets", "student", "finish"))
     data = read_data(request.train, request.valid, request.unlabelled)
     loaded = [load_teacher(folder, data.names, recipe.student.tokens) for folder in request.teachers]
     vocabulary.require_possible(recipe.student, loaded[0].tokenizer, data.train.texts + data.unlabelled.texts)
     threads = recipe.training.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    out = request.out.resolve()
-    run = _Run(
-        recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, out.parent / f"{out.name}.work", progress
-    )
-    with alone(run.work):
+    run = _Run(recipe, request.seed, data, _pairs(recipe, loaded[0]), threads, work, progress)
+    with alone(work):
         return _trained(request, run, loaded)
 
 
@@ -105,11 +106,15 @@ def _trained(request: Request, run: _Run, loaded: Sequence[Teacher]) -> dict[str
     return metrics
 
 
+def _teacher_stage(i: int) -> str:
+    return f"teacher-{i + 1}"
+
+
 def _teachers(run: _Run, folders: Sequence[Path], loaded: Sequence[Teacher]) -> tuple[list[Teacher], str]:
     """(teachers that know the labels, their key)."""
     found, keys = [], []
     for i, (folder, teacher) in enumerate(zip(folders, loaded, strict=True)):
-        seed, name = run.seed + i, f"teacher-{i + 1}"
+        seed, name = run.seed + i, _teacher_stage(i)
         options = (run.recipe.teacher, run.tokens, run.recipe.training.bf16, run.threads)
         at, key = stage(run.work, name, run.data, *options, seed, files_digest(folder))
         found.append(tuned(teacher, run.data, run.recipe, seed, at, run.progress))
@@ -153,7 +158,7 @@ def _finished(
     calibration = export.calibration(run.data.train, course.reading.ids, run.tokens, run.seed)
 
     def compiled(name: str) -> tuple[Path, integer.Compiled, integer.Judged]:
-        folder = run.work / name
+        folder = run.work / name / "model"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(folder):
             folder.mkdir()
@@ -161,12 +166,12 @@ def _finished(
         found = integer.compile_folder(folder, run.progress)
         return folder, found, integer.judge(found, folder / "tokenizer.json", run.data.valid, run.progress)
 
-    folder, integers, before = compiled("distilled")
+    folder, integers, before = compiled("student")
     if not run.recipe.finish.epochs:
         return folder, before, None, []
     at, _ = stage(run.work, "finish", key, run.recipe.finish)
     history = finish(student, integers, course, run.recipe, run.seed, at, run.progress)
-    other, _, after = compiled("finished")
+    other, _, after = compiled("finish")
     kept = after.accuracy_integer > before.accuracy_integer
     both = {"before": asdict(before), "after": asdict(after), "kept": kept}
     if not kept:

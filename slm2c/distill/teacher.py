@@ -100,8 +100,11 @@ def load_teacher(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
     except CompileError:
         raise
     except Exception as error:
-        fact = f"cannot be loaded: {first_line(error)}"
-        raise CompileError(Problem(str(folder), "", fact, "save it again with save_pretrained")) from error
+        fact, remedy = f"cannot be loaded: {first_line(error)}", "save it again with save_pretrained"
+        if "trust_remote_code" in str(error):
+            fact = "names code of its own (auto_map in config.json), which is not run"
+            remedy = "take a model that transformers has the code of: BERT, MiniLM, RoBERTa, ..."
+        raise CompileError(Problem(str(folder), "", fact, remedy)) from error
 
 
 def _loaded(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
@@ -110,31 +113,57 @@ def _loaded(folder: Path, labels: Sequence[str], tokens: int) -> Teacher:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    _require_encoder(folder, config, tokens)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _require_encoder(folder, config)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()  # both are for the caller
     tokenizer.no_truncation()
     names = [config.id2label[i] for i in sorted(config.id2label)] if config.id2label else []
     order = [names.index(x) for x in labels] if sorted(names) == sorted(labels) else None
-    options = {"local_files_only": True, "attn_implementation": "eager", "dtype": torch.float32}
-    kind = (config.architectures or [""])[0]
-    tuned = order is not None
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        if order is not None and kind.endswith("ForSequenceClassification"):
-            model: nn.Module = Ready(AutoModelForSequenceClassification.from_pretrained(folder, **options), order)
-        else:
-            model = Classifier(AutoModel.from_pretrained(folder, **options), len(labels))
-            tuned = order is not None and (folder / _HEAD).is_file()
-            if tuned:
-                state = torch.load(folder / _HEAD, weights_only=True)
-                model.head.load_state_dict({k: v[order] for k, v in state.items()})
+    model = None
+    if order is not None and (config.architectures or [""])[0].endswith("ForSequenceClassification"):
+        found, missing = _pretrained(AutoModelForSequenceClassification, folder)
+        model = None if missing else Ready(found, order)  # an encoder that is named a classifier is tuned as others
+    tuned = model is not None
+    if model is None:
+        encoder, missing = _pretrained(AutoModel, folder)
+        _require_weights(folder, [name for name in missing if not name.startswith("pooler.")])  # which is not used
+        model = Classifier(encoder, len(labels))
+        if order is not None and (folder / _HEAD).is_file():
+            state = torch.load(folder / _HEAD, weights_only=True)
+            model.head.load_state_dict({k: v[order] for k, v in state.items()})
+            tuned = True
+    _require_finite(folder, model)
+    _require_room(folder, model, config, tokens)
     teacher = Teacher(model, tokenizer, config, tuned)
     most = max(tokenizer.get_vocab().values(), default=0)
     if most >= len(teacher.table):
         fact = f"has {len(teacher.table):,} embeddings, and a tokenizer whose pieces count to {most + 1:,}"
         raise CompileError(Problem(str(folder), "", fact, "put the tokenizer.json there that it was trained with"))
     return teacher
+
+
+def _pretrained(kind: Any, folder: Path) -> tuple[Any, list[str]]:
+    """(model, parameters that its files do not have, which are random). Raises CompileError for others' sizes."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        model, loading = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are refused here, by their names
+        )
+    if loading["mismatched_keys"]:
+        name, given, wanted = min(loading["mismatched_keys"])
+        fact = f"has {name} of {_sizes(given)} numbers, and by its config.json {_sizes(wanted)}"
+        raise CompileError(Problem(str(folder), "", fact, "put the config.json there that the weights were saved with"))
+    return model, sorted(loading["missing_keys"])
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def save_teacher(teacher: Teacher, labels: Sequence[str], folder: Path) -> None:
@@ -164,11 +193,31 @@ def _require_files(folder: Path) -> None:
         raise CompileError(Problem(str(folder), "", fact, remedy))
 
 
-def _require_encoder(folder: Path, config: Any, tokens: int) -> None:
+def _require_encoder(folder: Path, config: Any) -> None:
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         fact, remedy = f"is a decoder ({config.model_type})", "a teacher is an encoder: BERT, MiniLM, RoBERTa, ..."
         raise CompileError(Problem(str(folder), "", fact, remedy))
-    room = getattr(config, "max_position_embeddings", tokens)
+
+
+def _require_weights(folder: Path, missing: Sequence[str]) -> None:
+    if missing:
+        others = f" and {len(missing) - 1} others" if missing[1:] else ""
+        fact = f"has no weights for {missing[0]}{others} of its config.json"
+        raise CompileError(Problem(str(folder), "", fact, "save model and config.json together with save_pretrained"))
+
+
+def _require_finite(folder: Path, model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            fact = f"has weights that are no numbers (nan or infinite), in {name}"
+            raise CompileError(Problem(str(folder), "", fact, "train it again, or take another teacher"))
+
+
+def _require_room(folder: Path, model: nn.Module, config: Any, tokens: int) -> None:
+    """RoBERTa and its like have positions from the one behind that of padding."""
+    tables = [m for name, m in model.named_modules() if name.endswith("embeddings.position_embeddings")]
+    first = next((m.padding_idx + 1 for m in tables if getattr(m, "padding_idx", None) is not None), 0)
+    room = (getattr(config, "max_position_embeddings", None) or first + tokens) - first
     if room < tokens:
         fact = f"takes {room} tokens, the student {tokens}"
         raise CompileError(Problem(str(folder), "", fact, "lower student.tokens, or take another teacher"))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,7 @@ def test_a_second_run_replaces_the_first_and_keeps_its_teacher(given: Path, tmp_
 def test_own_vocabulary_and_two_teachers(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = given / "own.toml"
     recipe.write_text(tiny.RECIPE.replace("[teacher]", 'pieces = "own"\n[teacher]', 1))
-    args = command(given, tmp_path / "student", "--teacher", str(given / "teacher"), "--quick", "--json")
+    args = command(given, tmp_path / "student", "--teacher", str(given / "teacher"), "--json")
     args[args.index(str(given / "recipe.toml"))] = str(recipe)
     assert cli.invoke(args) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -227,6 +228,7 @@ def test_own_vocabulary_and_two_teachers(given: Path, tmp_path: Path, capsys: py
             "pairs layer 7 of 6",
         ),
         (lambda given, out: (given / "train.csv").write_text("text,label\nno\n"), "line 2': has no label"),
+        (lambda given, out: _put(given / "out.work" / "finish" / "mine"), "out.work/finish': is not of slm2c"),
         (lambda given, out: (given / "teacher" / "config.json").unlink(), "has no config.json"),
     ],
 )
@@ -241,4 +243,28 @@ def test_mistakes_are_told_before_anything_is_trained(
     capsys.readouterr()
     assert cli.invoke(command(tmp_path, tmp_path / "out")) == 1
     assert expected in capsys.readouterr().err
-    assert not (tmp_path / "out.work").exists() and not (tmp_path / "out" / "model.onnx").exists()
+    kept = [path for path in (tmp_path / "out.work").rglob("*") if path.is_file()]
+    assert all(path.name == "mine" for path in kept) and not (tmp_path / "out" / "model.onnx").exists()
+
+
+def _put(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+
+
+@pytest.mark.parametrize("name", ["teacher", "train.csv", "more.txt"])
+def test_what_the_student_is_made_of_does_not_lie_in_the_work_folder(
+    name: str, given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the teacher that an earlier run fine-tuned: its folder is emptied for the new one."""
+    kept = tmp_path / "out.work" / "teacher-1" / name
+    kept.parent.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(kept)
+    (shutil.copytree if (given / name).is_dir() else shutil.copyfile)(given / name, kept)
+    args = command(given, tmp_path / "out")
+    args[args.index(str(given / name))] = str(tmp_path / "link")
+    assert cli.invoke(args) == 1
+    error = capsys.readouterr().err
+    assert f"out.work': is where this run works, and would remove {tmp_path / 'link'}" in error
+    assert "choose another folder with -o" in error
+    assert kept.exists() and [p.name for p in kept.parent.iterdir()] == [name]
