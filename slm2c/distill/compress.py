@@ -36,7 +36,7 @@ from slm2c.distill.student import Course, Student, judge, read_all
 from slm2c.distill.targets import Targets
 from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.vocabulary import neighbours
-from slm2c.distill.work import alone, files_digest, stage
+from slm2c.distill.work import alone, files_digest, require_apart, stage
 from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable, scratch
 
@@ -111,13 +111,15 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     Raises CompileError for what is wrong with files and wishes, and for a budget that cannot be met, before anything is
     trained.
     """
-    require_replaceable(request.out, export.MARK, (request.student, request.teacher, request.train, request.valid))
+    sources = (request.student, request.teacher, request.train, request.valid)
+    require_replaceable(request.out, export.MARK, sources)
+    out = request.out.resolve()
+    folder = out.parent / f"{out.name}.work"
+    require_apart(folder, sources)
     _require_wishes(request)
     restored = restore(request.student)
     _require_sense(request, restored.student)
     data = as_student(read_data(request.train, request.valid), restored.student.labels, request.train)
-    out = request.out.resolve()
-    folder = out.parent / f"{out.name}.work"
     with alone(folder):
         return _made(request, restored, data, folder, progress)
 

@@ -140,6 +140,16 @@ def test_two_runs_do_not_share_a_folder(given: Path, tmp_path: Path, capsys: pyt
     assert not (tmp_path / "small").exists()
 
 
+def test_a_teacher_does_not_lie_in_the_work_folder(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "small.work" / "targets" / "teacher"
+    shutil.copytree(given / "teacher", teacher)
+    assert run(given, tmp_path / "small", "--heads", "3", "--teacher", str(teacher)) == 1
+    assert f"is where this run works, and would remove {teacher}" in capsys.readouterr().err
+    assert (teacher / "config.json").is_file()
+
+
 def test_a_board_that_is_too_small_is_made_to_do(
     given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
