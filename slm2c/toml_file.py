@@ -83,7 +83,7 @@ def _record(kind: Any, table: Mapping[str, Any], key: str, default: Any, found: 
         if name not in types:
             fact = f"{prefix}{shown(name)[1:-1]}: unknown key{did_you_mean(name, types)}"
             free = [x for x in types if x not in given]
-            found.append((fact, f"there are, besides: {', '.join(free)}" if free else "remove it"))
+            found.append((fact, f"known: {', '.join(free)}" if free else "remove it"))
     values = {}
     for field in fields(kind):
         name, of = field.name, types[field.name]
