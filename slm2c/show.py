@@ -112,6 +112,13 @@ def written(path: Path, shapes: Mapping[str, Sequence[int]]) -> str:
     return f"{table([(name, list(shape)) for name, shape in shapes.items()], 'll')}\nwrote {printable(str(path))}"
 
 
+_CLOSE = 0.9
+_FAR = """The student is far from its teacher. It may need more steps (data.steps, distil.epochs), none of
+them for hidden states (hidden = 0 in warm_up and distil), or to be larger: see --student.
+
+"""
+
+
 def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     """What `slm2c distill` made in so many seconds, and what to do with it."""
     made, teacher, finish = facts["student"], facts["teacher"], facts["finish"]
@@ -133,7 +140,8 @@ def student(folder: Path, facts: Mapping[str, Any], seconds: float) -> str:
     ]
     head = f"right on {facts['sentences']['valid']:,} validation sentences, by which the best epoch was chosen:"
     took = f"wrote {printable(str(folder))} in {duration(seconds)}, curves in curves.svg; next:"
-    return f"{head}\n\n{table(rows, 'lrrl')}\n\n{took}\n{table(hints, 'll')}"
+    far = made["of_teacher"] is not None and made["of_teacher"] < _CLOSE
+    return f"{head}\n\n{table(rows, 'lrrl')}\n\n{_FAR if far else ''}{took}\n{table(hints, 'll')}"
 
 
 def compressed(folder: Path, facts: Mapping[str, Any], board: str, seconds: float) -> str:

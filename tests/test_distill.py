@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slm2c import cli, distill
+from slm2c import cli, distill, show
 from slm2c.distill import data
 from slm2c.distill import recipe as recipes
 from slm2c.distill.data import UNLABELLED, Sentences
@@ -167,6 +167,16 @@ def test_quick_is_less_of_everything() -> None:
     assert not any(max(phase.hidden) for phase in short.phases.values())
     assert short.data.augment == 1
     assert quick(replace(full, data=replace(full.data, augment=0))).data.augment == 0
+
+
+@pytest.mark.parametrize("share, far", [(0.89, True), (0.9, False), (None, False)])
+def test_a_student_that_is_far_from_its_teacher_is_told_so(share: float | None, far: bool) -> None:
+    figures = {"parameters": 10, "accuracy_float": 0.5, "accuracy_integer": 0.5, "agreement": 1.0, "of_teacher": share}
+    teacher = {"accuracy": 0.9, "parameters": 100}
+    facts = {"student": figures, "teacher": teacher, "finish": None, "sentences": {"valid": 8}}
+    text = show.student(Path("out"), facts, 61)
+    assert ("far from its teacher" in text) == far and "student      50.00%" in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 # ---------------------------------------------------------------- sentences
