@@ -42,6 +42,10 @@ class _Remedy:
     text: str
 
 
+class TooLarge(CompileError):
+    """A model that does not fit its board."""
+
+
 def caller_bytes(graph: Graph, texts: Texts) -> int:
     """Inputs and outputs, which the caller holds; 0 for a text model, whose ids and scores lie in the arena."""
     if classifies_text(graph, texts):
@@ -142,7 +146,7 @@ def check(board: Board, fused: Fused, lowered: Lowered, found: Sequence[Need] | 
         )
         problems += _flash_contributors(lowered) if flash else _ram_contributors(lowered)
     if problems:
-        raise CompileError(problems)
+        raise TooLarge(problems)
 
 
 def _completed(remedy: _Remedy, over: int) -> _Remedy:

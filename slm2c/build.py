@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm2c import costs, firmware, measure, misfit, output, renode, report, report_html, timing
+from slm2c import budget, costs, firmware, measure, misfit, output, renode, report, report_html, timing
 from slm2c.board import Board
 from slm2c.compile import Compiled, Options, Progress, compile_model
 from slm2c.emit import classifies_text
-from slm2c.errors import CompileError
+from slm2c.errors import CompileError, Problem
 from slm2c.folders import replace_folder, require_replaceable
 from slm2c.measure import Footprint
 from slm2c.toolchain import Misfit, cross_cc
 
 _TEXT = "turn on 2 lights, please"
 """What a text model is asked while its stack is measured."""
+
+_RECIPE = "student.toml"
+"""By which a folder is known as that of a student that can be cut."""
 
 _EMULATED = 5_000_000_000  # instructions at most: some ten seconds
 
@@ -29,6 +32,17 @@ def build(
     Raises CompileError for whatever the user can mend; nothing is written then.
     """
     require_replaceable(out, sources=(model, options.tokenizer, options.labels, options.calibration))
+    try:
+        return _built(model, out, board, options, progress)
+    except budget.TooLarge as error:
+        student = model if model.is_dir() else model.parent
+        if not (student / _RECIPE).is_file():
+            raise
+        fact, remedy = "is a student of `slm2c distill`", "`slm2c compress --fit` with this board cuts it until it fits"
+        raise CompileError([*error.problems, Problem(str(student), "", fact, remedy)]) from error
+
+
+def _built(model: Path, out: Path, board: Board, options: Options, progress: Progress) -> dict[str, Any]:
     compiled = compile_model(model, board, options, progress)
     made: dict[str, Any] = {}
 

@@ -118,6 +118,19 @@ def test_too_much_flash(tmp_path: Path) -> None:
     refused(made(tmp_path / "in", layers=fits + 1), tmp_path / "more", small)
 
 
+def test_a_student_of_ours_can_be_cut(tmp_path: Path) -> None:
+    path, small = made(tmp_path / "in"), board(300_000, 262_144)
+    assert not any("slm2c compress" in str(p) for p in refused(path, tmp_path / "out", small))
+    path.with_name("student.toml").touch()
+    *others, last = refused(path, tmp_path / "out", small)
+    check(tuple(others), ["flash"])
+    assert str(
+        last
+    ) == f"'{path.parent}': is a student of `slm2c distill`; `slm2c compress --fit` with this board cuts it " + (
+        "until it fits"
+    )
+
+
 def test_too_much_sram(tmp_path: Path) -> None:
     """The length that the message names fits; one token more does not."""
     path, small = made(tmp_path / "in"), board(1 << 20, 18_000)
