@@ -270,9 +270,10 @@ def test_a_fault_of_the_image_is_reported(built: Built, stand_in: Path, tmp_path
     program = tmp_path / "out" / "test" / "validate.c"
     text = program.read_text().replace("    uint32_t count;\n", "    uint32_t count;\n    __builtin_trap();\n", 1)
     program.write_text(text)
-    with pytest.raises(process.ToolError, match=r"ended with code 99; what it left is in (\S+)") as caught:
+    with pytest.raises(CompileError, match=r"ended with code 99; what it left is in (\S+)") as caught:
         ladder(output.read(tmp_path / "out"), ["renode"], ["mps2-an500"], 1)
     assert "fault: exception 0x00000003, pc" in str(caught.value)
+    assert "validate.c': is not what the build wrote" in str(caught.value)
     (kept,) = stand_in.iterdir()
     assert str(kept) in str(caught.value) and "fault: exception" in (kept / "run.log").read_text()
 
