@@ -241,7 +241,20 @@ def test_names_in_a_picture_are_escaped() -> None:
     assert [e.text for e in ET.fromstring(text).iter() if e.text and "<" in e.text] == ["a < b & c", "a < b & c", "<s>"]
 
 
+@pytest.mark.parametrize("smallest", [0, 0.1, 0.9, 0.99])
 @pytest.mark.parametrize("largest", [0.003, 0.9, 1, 7, 8.1, 12, 32, 86.6, 100, 512, 2779, 10**6])
-def test_ticks_are_few_and_reach_the_largest(largest: float) -> None:
-    ticks = plot._ticks(largest)
-    assert ticks[0] == 0 and 4 <= len(ticks) <= 11 and ticks[-2] < largest <= ticks[-1] * (1 + 1e-9)
+def test_ticks_are_few_and_close_around_the_smallest_and_the_largest(smallest: float, largest: float) -> None:
+    ticks = plot._ticks(smallest * largest, largest)
+    assert 4 <= len(ticks) <= 11 and ticks[-2] < largest <= ticks[-1] * (1 + 1e-9)
+    assert ticks[0] <= smallest * largest * (1 + 1e-9) and smallest * largest < ticks[1]
+    assert bool(smallest) or ticks[0] == 0
+
+
+def test_an_axis_need_not_start_at_zero() -> None:
+    points = [(0, 84.2), (100, 91.6)]
+    for from_zero, lowest in ((True, "0"), (False, "84")):
+        svg = ET.fromstring(plot.chart("t", "x", "y", [plot.Series("s", points, "#000")], from_zero=from_zero))
+        texts = [e.text for e in svg.findall("{*}text")]
+        assert texts[1] == lowest
+        first, last = [float(e.attrib["cy"]) for e in svg.findall("{*}circle")[:2]]
+        assert 44 <= last < first <= 346 and (first > 300) != from_zero

@@ -32,23 +32,26 @@ class Series:
     labels: Sequence[str] = ()
 
 
-def chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
-    """The text of an SVG file; both axes start at 0, names of series stand at the right in the order given."""
-    x_ticks = _ticks(max(x for s in series for x, _ in s.points))
-    y_ticks = _ticks(max(y for s in series for _, y in s.points))
+def chart(title: str, x_label: str, y_label: str, series: Sequence[Series], *, from_zero: bool = True) -> str:
+    """The text of an SVG file; axes start at 0, the upright one only if `from_zero`; names of series stand at the right
+    in the order given.
+    """
+    heights = [y for s in series for _, y in s.points]
+    x_ticks = _ticks(0, max(x for s in series for x, _ in s.points))
+    y_ticks = _ticks(0 if from_zero else min(heights), max(heights))
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
     def at(point: Point) -> Point:
-        x, y = point[0] / x_ticks[-1], point[1] / y_ticks[-1]
+        x, y = point[0] / x_ticks[-1], (point[1] - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return _LEFT + x * (right - _LEFT), bottom - y * (bottom - _TOP)
 
     body = [_text(_LEFT, 22, title, 'font-size="16" font-weight="600"')]
     for tick in y_ticks:
         y = at((0, tick))[1]
-        body.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{_INK if tick == 0 else _GRID}"/>')
+        body.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{_INK if tick == y_ticks[0] else _GRID}"/>')
         body.append(_text(_LEFT - 8, y + 4, f"{tick:g}", 'text-anchor="end"'))
     for tick in x_ticks:
-        x = at((tick, 0))[0]
+        x = at((tick, y_ticks[0]))[0]
         body.append(f'<path d="M{x:.1f} {bottom}v5" stroke="{_INK}"/>')
         body.append(_text(x, bottom + 20, f"{tick:g}", 'text-anchor="middle"'))
     body.append(_text((_LEFT + right) / 2, HEIGHT - 12, x_label, 'text-anchor="middle"'))
@@ -91,9 +94,10 @@ def _mark(kind: str, x: float, y: float, colour: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 if kind == "dot" else 5}" {style}/>'
 
 
-def _ticks(largest: float) -> list[float]:
-    """Four to eight round numbers from 0 on, the last one at or above `largest`; up to 1 where that is 0."""
-    largest = largest or 1.0
-    power = 10.0 ** math.floor(math.log10(largest))
-    step = next(s * power for s in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0) if largest <= 8 * s * power)
-    return [i * step for i in range(math.ceil(largest / step - 1e-9) + 1)]
+def _ticks(smallest: float, largest: float) -> list[float]:
+    """Four to nine round numbers around both, the first one at or below `smallest`; over 1 where they are equal."""
+    span = largest - smallest or 1.0
+    power = 10.0 ** math.floor(math.log10(span))
+    step = next(s * power for s in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0) if span <= 8 * s * power)
+    first = math.floor(smallest / step + 1e-9)
+    return [i * step for i in range(first, math.ceil((smallest + span) / step - 1e-9) + 1)]

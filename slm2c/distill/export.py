@@ -106,6 +106,7 @@ def curves(history: Sequence[Mapping[str, Any]], teacher: float) -> str:
             Series(f"at best, {best[1]:.1f} %", [best], COLOURS[0], line=False, mark="ring"),
             Series(f"teacher, {100 * teacher:.1f} %", teachers, COLOURS[1], dashed=True, mark=""),
         ],
+        from_zero=False,
     )
     series = []
     for colour, name in zip(COLOURS, ("hard", "soft", "hidden", "attention"), strict=True):
