@@ -38,7 +38,7 @@ def build(
         student = model if model.is_dir() else model.parent
         if not (student / _RECIPE).is_file():
             raise
-        fact, remedy = "is a student of `slm2c distill`", "`slm2c compress --fit` with this board cuts it until it fits"
+        fact, remedy = "is a student of `slm2c distill`", "try `slm2c compress --fit` with this board"
         raise CompileError([*error.problems, Problem(str(student), "", fact, remedy)]) from error
 
 
