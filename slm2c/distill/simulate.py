@@ -121,7 +121,7 @@ class Simulation:
 
     def _embedding(self, node: Node, ids: Tensor) -> Tensor:
         table, *rows = (self._consts[name]() for name in node.inputs[1:])
-        total = _table(table)[ids]
+        total = functional.embedding(ids, _table(table))  # whose gradient, unlike an index's, is summed in one order
         return total + _table(rows[0])[: ids.shape[1]] if rows else total
 
     def _quant(self, name: str) -> Quant:

@@ -109,6 +109,24 @@ def test_the_simulation_is_nearer_to_the_integers_than_the_float_graph(made: Mad
     assert ends[graph.outputs[0]][0] < ends[graph.outputs[0]][1]
 
 
+def test_gradients_are_the_same_each_time(made: Made) -> None:
+    """Of a table, too, from which all threads read the same few rows: else a run would not end with the same bytes."""
+    ids = torch.randint(2, 6, (1024, 12), generator=torch.Generator().manual_seed(1))
+    scale = torch.randn(1024, 3, generator=torch.Generator().manual_seed(2))
+    threads, found = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    try:
+        for _ in range(8):
+            made.student.zero_grad()
+            (made.simulation(ids) * scale).sum().backward()
+            found.append([p.grad.clone() for p in made.student.parameters() if p.grad is not None])
+    finally:
+        torch.set_num_threads(threads)
+        made.student.zero_grad()
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_constants_follow_the_weights(made: Made) -> None:
     ids = torch.tensor([[2, 60, 61, 62, 3]])
     with torch.no_grad():
