@@ -10,15 +10,12 @@ from slm2c.board import Board
 from slm2c.compile import Compiled, Options, Progress, compile_model
 from slm2c.emit import classifies_text
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder, require_replaceable
+from slm2c.folders import RECIPE, replace_folder, require_replaceable
 from slm2c.measure import Footprint
 from slm2c.toolchain import Misfit, cross_cc
 
 _TEXT = "turn on 2 lights, please"
 """What a text model is asked while its stack is measured."""
-
-_RECIPE = "student.toml"
-"""By which a folder is known as that of a student that can be cut."""
 
 _EMULATED = 5_000_000_000  # instructions at most: some ten seconds
 
@@ -36,7 +33,7 @@ def build(
         return _built(model, out, board, options, progress)
     except budget.TooLarge as error:
         student = model if model.is_dir() else model.parent
-        if not (student / _RECIPE).is_file():
+        if not (student / RECIPE).is_file():
             raise
         fact, remedy = "is a student of `slm2c distill`", "try `slm2c compress --fit` with this board"
         raise CompileError([*error.problems, Problem(str(student), "", fact, remedy)]) from error

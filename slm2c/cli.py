@@ -233,7 +233,7 @@ def eval(folder: Path, data: Path) -> None:
 
     rows = sentences.read_labelled(data)
     built = output.read(folder)
-    report.read(folder)
+    report.read(folder)  # into which the figures go: what is wrong with it is told before they are made
     with progress_bar() as progress:
         found = evaluate.evaluate(built, [row.text for row in rows], [row.label for row in rows], progress)
     present(asdict(found), lambda: show.evaluation(found))

@@ -15,6 +15,9 @@ from slm2c.errors import CompileError, Problem
 BUILT = "slm2c.json"
 """The file by which a folder is known as the output of a build."""
 
+RECIPE = "student.toml"
+"""The file by which a folder is known as that of a student, with the recipe that it was trained by."""
+
 MORE_ROOM = "make room there, or set TMPDIR to a folder with more"
 """What helps where the folder for temporary files is full."""
 

@@ -6,11 +6,15 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slm2c.errors import CompileError, Problem
 from slm2c.text import shortened
 
 _SHOWN = 5  # faulty lines of a file that an error names
+
+_Fault = tuple[str, str]
+"""(fact, remedy) of a line that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,11 @@ def read_labelled(path: Path) -> list[Row]:
     return [Row(line, text, label) for line, (text, label) in _rows(path, ("text", "label"))]
 
 
-Fault = tuple[str, str]
-"""(fact, remedy) of a line that cannot be used."""
-
-
 def _rows(path: Path, wanted: Sequence[str]) -> list[tuple[int, list[str]]]:
     """(line, the columns `wanted` without blanks around them) of a CSV file; empty lines are passed over."""
-    reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        assert reader is not None
-        remedy = 'put a text that holds commas or quotes in "quotes", quotes in it doubled'
-        fact = f"is not CSV: {error}"
-        raise CompileError(Problem(f"{path}, line {reader.line_num}", "", fact, remedy)) from error
+            header, lines = _parsed(path, csv.reader(file, strict=True))
     except (OSError, UnicodeDecodeError) as error:
         raise CompileError(Problem(str(path), "", f"cannot be read: {error}", "name a CSV file in UTF-8")) from error
     missing = [name for name in wanted if name not in header]
@@ -74,7 +66,18 @@ def _rows(path: Path, wanted: Sequence[str]) -> list[tuple[int, list[str]]]:
     return [(line, [row[i].strip() for i in columns.values()]) for line, row in lines]
 
 
-def _fault(row: Sequence[str], fields: int, columns: dict[str, int]) -> Fault | None:
+def _parsed(path: Path, reader: Any) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """(names of the columns, (line, cells) of each row that is not empty) of a csv.reader."""
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        return header, [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        remedy = 'put a text that holds commas or quotes in "quotes", quotes in it doubled'
+        fact = f"is not CSV: {error}"
+        raise CompileError(Problem(f"{path}, line {reader.line_num}", "", fact, remedy)) from error
+
+
+def _fault(row: Sequence[str], fields: int, columns: dict[str, int]) -> _Fault | None:
     if len(row) > fields:
         return f"has {len(row)} fields, the header {fields}", 'put a text that holds commas in "quotes"'
     for name, at in reversed(columns.items()):
@@ -86,11 +89,11 @@ def _fault(row: Sequence[str], fields: int, columns: dict[str, int]) -> Fault | 
     return _zero("".join(row))
 
 
-def _zero(text: str) -> Fault | None:
+def _zero(text: str) -> _Fault | None:
     return ("holds a zero byte, which ends strings in C", "remove it") if "\0" in text else None
 
 
-def _refuse(path: Path, faults: Sequence[tuple[int, Fault]]) -> None:
+def _refuse(path: Path, faults: Sequence[tuple[int, _Fault]]) -> None:
     """Raises CompileError naming the first of the lines; returns if there are none."""
     if faults:
         raise CompileError(Problem(f"{path}, line {line}", "", *fault) for line, fault in faults[:_SHOWN])

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from slm2c.board import Board
 from slm2c.compile import Progress
-from slm2c.distill import compress, export, integer, parts, proposals, run, vocabulary
+from slm2c.distill import compress, integer, parts, proposals, run, vocabulary
 from slm2c.distill.data import Data, as_student
 from slm2c.distill.recipe import Recipe, Shape
 from slm2c.distill.restore import restore
@@ -24,7 +24,7 @@ from slm2c.distill.teacher import load_teacher
 from slm2c.distill.tune import tuned
 from slm2c.distill.work import digest, files_digest, stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder
+from slm2c.folders import RECIPE, replace_folder
 
 WHOLE = "whole"
 """The name of a student that nothing is cut from."""
@@ -189,4 +189,4 @@ def _copied(student: Path, data: Data, out: Path, progress: Progress) -> None:
                 shutil.copyfile(path, new / path.name)
         (new / "metrics.json").write_text(json.dumps({"student": asdict(judged)}, indent=1) + "\n", encoding="utf-8")
 
-    replace_folder(out, fill, export.MARK)
+    replace_folder(out, fill, RECIPE)

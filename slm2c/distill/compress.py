@@ -38,7 +38,7 @@ from slm2c.distill.teacher import Teacher, load_teacher
 from slm2c.distill.vocabulary import neighbours
 from slm2c.distill.work import alone, files_digest, require_apart, stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder, require_replaceable, scratch
+from slm2c.folders import RECIPE, replace_folder, require_replaceable, scratch
 
 _ROUND = 0.2  # of the flash, at most, goes in one step towards a budget
 _SOURCES = ("*.json", "*.onnx", "*.npz", "*.toml", "*.safetensors", "*.bin", "*.pt")
@@ -112,7 +112,7 @@ def compress(request: Request, progress: Progress = lambda *_: None) -> dict[str
     trained.
     """
     sources = (request.student, request.teacher, request.train, request.valid)
-    require_replaceable(request.out, export.MARK, sources)
+    require_replaceable(request.out, RECIPE, sources)
     out = request.out.resolve()
     folder = out.parent / f"{out.name}.work"
     require_apart(folder, sources)
@@ -142,7 +142,7 @@ def _made(request: Request, restored: Restored, data: Data, folder: Path, progre
         recipe = replace(restored.recipe, student=last.student.shape)
         export.write_records(recipe, metrics, _history(made), new)
 
-    replace_folder(request.out, fill, export.MARK)
+    replace_folder(request.out, fill, RECIPE)
     return metrics
 
 

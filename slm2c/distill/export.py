@@ -18,9 +18,7 @@ from slm2c.bench.plot import COLOURS, HEIGHT, WIDTH, Series, chart
 from slm2c.distill.data import Sentences
 from slm2c.distill.recipe import Recipe, to_toml
 from slm2c.distill.student import Student
-
-MARK = "student.toml"
-"""By this file a folder is known as one that may be replaced."""
+from slm2c.folders import RECIPE
 
 OPSET = 17
 CALIBRATION = 256
@@ -80,7 +78,7 @@ def write_records(
     recipe: Recipe, metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
     """student.toml, metrics.json, log.jsonl and, of what was trained, curves.svg."""
-    (folder / MARK).write_text(to_toml(recipe), encoding="utf-8")
+    (folder / RECIPE).write_text(to_toml(recipe), encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (folder / "log.jsonl").write_text("".join(json.dumps(x) + "\n" for x in history), encoding="utf-8")
     if any("step" in record for record in history):

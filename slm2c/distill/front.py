@@ -30,7 +30,7 @@ from slm2c.distill.recipe import Shape, read_recipe
 from slm2c.distill.student import Student
 from slm2c.distill.work import alone, stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import require_replaceable, scratch
+from slm2c.folders import RECIPE, require_replaceable, scratch
 
 FILE = "front.json"
 """What a folder is known by, and rewritten after each candidate."""
@@ -160,7 +160,7 @@ def _tried(proposal: Proposal, out: Path, limits: _Limits, progress: Progress) -
     """What front.json has about a candidate, which is made unless it is there."""
     at, _ = stage(out, proposal.name, *proposal.key)
     folder = at / STUDENT
-    if not (folder / export.MARK).is_file():
+    if not (folder / RECIPE).is_file():
         proposal.make(folder, progress)
     shutil.rmtree(at / f"{STUDENT}.work", ignore_errors=True)  # checkpoints of what is done
     judged = _accuracies(folder / "metrics.json")
@@ -169,7 +169,7 @@ def _tried(proposal: Proposal, out: Path, limits: _Limits, progress: Progress) -
     return {
         "name": proposal.name,
         "folder": str(folder.relative_to(out)),
-        **_size(read_recipe(folder / export.MARK).student, proposal),
+        **_size(read_recipe(folder / RECIPE).student, proposal),
         **judged,
         **_cost(takes, limits),
     }

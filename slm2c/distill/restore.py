@@ -22,11 +22,12 @@ from slm2c.distill.batches import pad
 from slm2c.distill.recipe import Recipe, read_recipe
 from slm2c.distill.student import Student
 from slm2c.errors import CompileError, Problem
+from slm2c.folders import RECIPE
 from slm2c.interpret import run_fused
 from slm2c.onnx_file import read_model
 from slm2c.passes import fuse
 
-_FILES = ("model.onnx", "student.toml", "tokenizer.json", "config.json", "calib.npz")
+_FILES = ("model.onnx", RECIPE, "tokenizer.json", "config.json", "calib.npz")
 _REMEDY = "name a folder that `slm2c distill` or `slm2c compress` wrote"
 _TABLE = "/bert/bert/embeddings/word_embeddings"
 _COMPARED = 8  # sentences
@@ -49,7 +50,7 @@ def restore(folder: Path) -> Restored:
     if missing:
         fact = f"has no {', '.join(missing)}" if folder.is_dir() else "is not a folder"
         raise CompileError(Problem(str(folder), "", f"{fact}, so it is not the folder of a student", _REMEDY))
-    recipe = read_recipe(folder / "student.toml")
+    recipe = read_recipe(folder / RECIPE)
     path = folder / "model.onnx"
     fused = fuse(importer.require_supported(importer.load(path)).graph)
     labels = read_labels(folder / "config.json", fused)

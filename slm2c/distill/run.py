@@ -27,7 +27,7 @@ from slm2c.distill.training import fit
 from slm2c.distill.tune import tuned
 from slm2c.distill.work import alone, digest, files_digest, require_apart, require_stages, stage
 from slm2c.errors import CompileError, Problem
-from slm2c.folders import replace_folder, require_replaceable
+from slm2c.folders import RECIPE, replace_folder, require_replaceable
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def distill(request: Request, progress: Progress = lambda *_: None) -> dict[str,
     """
     recipe = request.recipe
     sources = (*request.teachers, request.train, request.valid, *request.unlabelled)
-    require_replaceable(request.out, export.MARK, sources)
+    require_replaceable(request.out, RECIPE, sources)
     out = request.out.resolve()
     work = out.parent / f"{out.name}.work"
     require_apart(work, sources)
@@ -101,7 +101,7 @@ def _trained(request: Request, run: _Run, loaded: Sequence[Teacher]) -> dict[str
             shutil.copyfile(path, new / path.name)
         export.write_records(recipe, metrics, [*history, *more], new)
 
-    replace_folder(request.out, fill, export.MARK)
+    replace_folder(request.out, fill, RECIPE)
     shutil.rmtree(run.work / "targets", ignore_errors=True)  # gigabytes, and minutes to make anew
     return metrics
 
